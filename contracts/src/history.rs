@@ -1,0 +1,327 @@
+//! What happened to a saga, told as typed events.
+//!
+//! A history is never stored: folding the saga's journal entries again gives it, entry by entry, so
+//! it cannot disagree with what the engine did. Traces, timelines and projections into other forms
+//! are all made from this one stream.
+
+use crate::{
+    id::{CommandId, DefinitionDigest, JournalSeq, RunId, SagaAddress, TaskName},
+    journal::{Parent, Trigger},
+    outcome::{Failure, Outcome},
+    task::Direction,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// One thing that happened to a saga.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEvent {
+    /// The journal entry that caused it.
+    pub seq: JournalSeq,
+    /// The time of that entry.
+    pub at: Timestamp,
+    /// The scope in which it happened: 0 is the saga itself, each branch of a Parallel and each
+    /// iteration of a Map has one of its own.
+    pub scope: u32,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What happened. The names follow the events of Step Functions where there are such.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Happening {
+    /// The saga began.
+    SagaStarted {
+        /// The run's identity.
+        run: RunId,
+        /// The version that runs.
+        digest: DefinitionDigest,
+        /// Its input.
+        input: Arc<Value>,
+        /// The event that triggered it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trigger: Option<Trigger>,
+        /// The saga that waits for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Parent>,
+    },
+    /// A state was entered.
+    StateEntered {
+        /// Its name.
+        state: String,
+        /// Its `Type`.
+        kind: String,
+        /// Its raw input.
+        input: Arc<Value>,
+    },
+    /// A state was left, for its next one or because it ends its scope.
+    StateExited {
+        /// Its name.
+        state: String,
+        /// Its `Type`.
+        kind: String,
+        /// Its output.
+        output: Arc<Value>,
+    },
+    /// A state was left undone because its scope was aborted.
+    StateAborted {
+        /// Its name.
+        state: String,
+        /// Its `Type`.
+        kind: String,
+    },
+    /// An expression, a path or a template of a state could not be evaluated.
+    EvaluationFailed {
+        /// The state.
+        state: String,
+        /// What failed.
+        failure: Failure,
+    },
+    /// A command asks workers for an attempt.
+    TaskScheduled {
+        /// The state that asks.
+        state: String,
+        /// The kind of work.
+        task: TaskName,
+        /// The resource as the definition writes it.
+        resource: String,
+        /// The attempt.
+        command: CommandId,
+        /// Do or undo.
+        direction: Direction,
+        /// The step's input.
+        input: Arc<Value>,
+        /// When the attempt is given up.
+        deadline: Timestamp,
+    },
+    /// The worker passed on the request; the step now waits for somebody with the token.
+    TaskSubmitted {
+        /// The attempt.
+        command: CommandId,
+        /// What the worker answered.
+        output: Arc<Value>,
+    },
+    /// A worker says that it is still at work.
+    TaskHeartbeat {
+        /// The attempt.
+        command: CommandId,
+    },
+    /// The attempt succeeded.
+    TaskSucceeded {
+        /// The attempt.
+        command: CommandId,
+        /// Its result.
+        output: Arc<Value>,
+        /// Who did it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        worker: String,
+    },
+    /// The attempt failed.
+    TaskFailed {
+        /// The attempt.
+        command: CommandId,
+        /// Why.
+        failure: Failure,
+        /// Who tried.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        worker: String,
+    },
+    /// The attempt was given up: no reply, or no heartbeat, in time. Its outcome is unknown.
+    TaskTimedOut {
+        /// The attempt.
+        command: CommandId,
+        /// `States.Timeout` or `States.HeartbeatTimeout`.
+        failure: Failure,
+    },
+    /// Another attempt will follow.
+    RetryScheduled {
+        /// The state that is tried again.
+        state: String,
+        /// When.
+        until: Timestamp,
+        /// The number of the attempt that will follow.
+        attempt: u32,
+        /// What it follows on.
+        failure: Failure,
+    },
+    /// A Catch rule took the error.
+    ErrorCaught {
+        /// The state that failed.
+        state: String,
+        /// The error.
+        failure: Failure,
+        /// Where it goes on.
+        next: String,
+    },
+    /// A reply came for an attempt that nobody waits for any more. Recorded, and acted on if the
+    /// step is still to be undone.
+    LateReply {
+        /// The attempt.
+        command: CommandId,
+        /// Whether it says that the attempt succeeded.
+        succeeded: bool,
+    },
+    /// The saga waits.
+    WaitStarted {
+        /// The state.
+        state: String,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// The branches of a Parallel began.
+    ParallelStarted {
+        /// The state.
+        state: String,
+        /// The scopes of its branches.
+        scopes: Vec<u32>,
+    },
+    /// All branches of a Parallel succeeded.
+    ParallelSucceeded {
+        /// The state.
+        state: String,
+    },
+    /// A branch of a Parallel failed, and the state with it.
+    ParallelFailed {
+        /// The state.
+        state: String,
+        /// Why.
+        failure: Failure,
+    },
+    /// A Map began.
+    MapStarted {
+        /// The state.
+        state: String,
+        /// How many items it has.
+        length: u64,
+        /// Whether it is a distributed Map.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        distributed: bool,
+    },
+    /// An iteration of a Map began.
+    IterationStarted {
+        /// The Map.
+        state: String,
+        /// Its index.
+        index: u64,
+        /// The scope it runs in.
+        iteration: u32,
+    },
+    /// An iteration of a Map succeeded.
+    IterationSucceeded {
+        /// The Map.
+        state: String,
+        /// Its index.
+        index: u64,
+    },
+    /// An iteration of a Map failed.
+    IterationFailed {
+        /// The Map.
+        state: String,
+        /// Its index.
+        index: u64,
+        /// Why.
+        failure: Failure,
+    },
+    /// An iteration of a Map was aborted because its Map failed.
+    IterationAborted {
+        /// The Map.
+        state: String,
+        /// Its index.
+        index: u64,
+    },
+    /// A Map succeeded.
+    MapSucceeded {
+        /// The state.
+        state: String,
+    },
+    /// A Map failed.
+    MapFailed {
+        /// The state.
+        state: String,
+        /// Why.
+        failure: Failure,
+    },
+    /// A domain event was published.
+    EventPublished {
+        /// The state.
+        state: String,
+        /// Its subject.
+        subject: String,
+        /// Its CloudEvents id.
+        id: String,
+    },
+    /// The saga waits for an event.
+    EventAwaited {
+        /// The state.
+        state: String,
+        /// Its subject or CloudEvents type.
+        name: String,
+        /// The attempt that waits.
+        command: CommandId,
+        /// When the attempt is given up.
+        deadline: Timestamp,
+    },
+    /// An event came; `awaited` if a state waited for it, else it is kept for one that will.
+    EventReceived {
+        /// Its subject or CloudEvents type.
+        name: String,
+        /// Its id.
+        id: String,
+        /// Whether a state waited for it.
+        awaited: bool,
+    },
+    /// A child saga was started.
+    ChildStarted {
+        /// The state.
+        state: String,
+        /// The child.
+        child: SagaAddress,
+        /// The attempt that it is.
+        command: CommandId,
+    },
+    /// Undoing began.
+    CompensationStarted {
+        /// Why: the error, or that somebody asked.
+        failure: Failure,
+        /// How many steps there are to undo.
+        steps: u32,
+    },
+    /// A step is undone.
+    StepUndone {
+        /// The state that was undone.
+        state: String,
+    },
+    /// Undoing has ended.
+    CompensationEnded,
+    /// A step that only goes forward from here succeeded.
+    PivotPassed {
+        /// The state.
+        state: String,
+    },
+    /// Somebody asked for the saga to end.
+    CancelRequested {
+        /// Why, for people.
+        reason: String,
+    },
+    /// The saga needs a person.
+    Stuck {
+        /// What it is stuck at.
+        state: String,
+        /// Why.
+        failure: Failure,
+    },
+    /// A person let the saga go on.
+    Resumed {
+        /// Whether what it was stuck at was taken as done.
+        skipped: bool,
+    },
+    /// The saga ended.
+    SagaEnded {
+        /// How.
+        outcome: Outcome,
+    },
+}

@@ -1,0 +1,26 @@
+//! Every limit that bounds what others may send us, with its value and unit.
+//!
+//! A limit is checked where the thing enters (API, trigger, reply), so the engine never meets more.
+
+use std::time::Duration;
+
+/// Longest saga key, in bytes of UTF-8.
+pub const KEY_BYTES: usize = 256;
+/// Longest name of a definition, in bytes. The same as AWS's limit for a state machine's name.
+pub const DEFINITION_NAME_BYTES: usize = 80;
+/// Longest name of a task, in bytes.
+pub const TASK_NAME_BYTES: usize = 128;
+/// Largest input or output of a state, in bytes of JSON: the 256 KiB of Step Functions.
+pub const PAYLOAD_BYTES: usize = 262_144;
+/// Largest definition document, in bytes: the 1 MiB of Step Functions.
+pub const DEFINITION_BYTES: usize = 1_048_576;
+/// Deepest nesting of a value or a document, in levels.
+pub const DEPTH: usize = 128;
+/// How long a Task may run when it does not say: the 99,999,999 s of Step Functions.
+pub const TASK_TIMEOUT: Duration = Duration::from_secs(99_999_999);
+/// How long an event for a saga that has not started is kept for it.
+pub const EARLY_EVENT_RETENTION: Duration = Duration::from_secs(3_600);
+/// Most events that one saga buffers before it awaits them; the oldest go first.
+pub const BUFFERED_EVENTS: usize = 64;
+/// State transitions that one journal entry may cause: a loop without a step ends here.
+pub const TRANSITIONS_PER_ENTRY: usize = 25_000;

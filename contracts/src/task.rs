@@ -1,0 +1,208 @@
+//! The command that asks a worker for one attempt of a step, and the reply that answers it.
+
+use crate::{
+    envelope::Body,
+    id::{CommandId, EffectId, PartitionId, RunId, SagaAddress, TaskName},
+    outcome::Failure,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Which way the step goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Do the step.
+    Do,
+    /// Undo a step that succeeded, or whose outcome is unknown. Undoing what never happened must
+    /// succeed.
+    Undo,
+}
+
+/// Asks for one attempt of a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// Identity of this attempt.
+    pub command: CommandId,
+    /// Identity of the step's effect, the same in every attempt: the idempotency key.
+    pub effect: EffectId,
+    /// Which attempt this is; the first is 1.
+    pub attempt: u32,
+    /// The kind of work.
+    pub task: TaskName,
+    /// Definition and key of the saga that asks.
+    #[serde(flatten)]
+    pub saga: SagaAddress,
+    /// The run of that saga.
+    pub run: RunId,
+    /// The partition that the saga lives in.
+    pub partition: PartitionId,
+    /// Name of the state that asks.
+    pub state: String,
+    /// Do or undo.
+    pub direction: Direction,
+    /// What is undone, if this is an undo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<EffectId>,
+    /// The step's input: any JSON value.
+    pub input: Arc<Value>,
+    /// When the coordinator gives up on this attempt, in microseconds since the epoch.
+    pub deadline: Timestamp,
+    /// The longest pause between two heartbeats in milliseconds, if the step wants heartbeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_ms: Option<u64>,
+    /// The token with which somebody will complete the step later, if it waits for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The subject to which the reply is to be published.
+    pub reply_to: String,
+}
+
+impl Body for Command {
+    const WHAT: &'static str = "command";
+}
+
+/// Answers a command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The command that is answered.
+    pub command: CommandId,
+    /// What became of it.
+    #[serde(flatten)]
+    pub result: TaskResult,
+    /// Whether this completes a step that waits for a token. A worker's own answer to such a command
+    /// is not one: it says that the request was passed on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub callback: bool,
+    /// Who answers, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub worker: String,
+}
+
+impl Body for Reply {
+    const WHAT: &'static str = "reply";
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum TaskResult {
+    /// It was done.
+    Succeeded {
+        /// Its result: any JSON value.
+        #[serde(default)]
+        output: Arc<Value>,
+    },
+    /// It was not done, and will not be by this attempt.
+    Failed {
+        /// What happened.
+        #[serde(flatten)]
+        failure: Failure,
+        /// Whether another attempt may succeed; if not, the step's Retry rules are passed over.
+        #[serde(default = "yes")]
+        retryable: bool,
+    },
+    /// It is still being worked on.
+    Heartbeat,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        envelope::{DecodeError, decode, encode},
+        id::{DefinitionName, JournalSeq, SagaKey},
+    };
+    use serde_json::json;
+
+    fn command() -> Command {
+        let saga = SagaAddress {
+            definition: DefinitionName::new("order").unwrap(),
+            key: SagaKey::new("o-1").unwrap(),
+        };
+        let run = RunId::derive(&saga, JournalSeq(1), Timestamp(1));
+        let effect = run.effect(1);
+        Command {
+            command: effect.command(2),
+            effect,
+            attempt: 2,
+            task: TaskName::new("charge-card").unwrap(),
+            saga,
+            run,
+            partition: PartitionId(3),
+            state: "ChargeCard".into(),
+            direction: Direction::Undo,
+            undoes: Some(run.effect(0)),
+            input: Arc::new(json!({"amount": 12.5, "tags": ["a", null, true, -1]})),
+            deadline: Timestamp(1_700_000_000_000_000),
+            heartbeat_ms: Some(5_000),
+            token: Some("t".into()),
+            reply_to: "dirigent.journal.3.order.o-1.reply.charge-card".into(),
+        }
+    }
+
+    #[test]
+    fn a_command_survives_the_wire() {
+        assert_eq!(decode::<Command>(&encode(&command())).unwrap(), command());
+    }
+
+    #[test]
+    fn the_bytes_of_a_command_are_golden() {
+        insta::assert_snapshot!(hex(&encode(&command())));
+    }
+
+    #[test]
+    fn every_reply_survives_the_wire() {
+        let results = [
+            TaskResult::Succeeded { output: Arc::new(json!({"id": 7})) },
+            TaskResult::Failed { failure: Failure::new("Declined", "no money"), retryable: false },
+            TaskResult::Heartbeat,
+        ];
+        for result in results {
+            let reply = Reply {
+                command: command().command,
+                result,
+                callback: true,
+                worker: "w".into(),
+            };
+            assert_eq!(decode::<Reply>(&encode(&reply)).unwrap(), reply);
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_reply_are_golden() {
+        let reply = Reply {
+            command: command().command,
+            result: TaskResult::Failed {
+                failure: Failure::new("Declined", "no money"),
+                retryable: false,
+            },
+            callback: false,
+            worker: "w1".into(),
+        };
+        insta::assert_snapshot!(hex(&encode(&reply)));
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_and_garbage_is_an_error() {
+        let newer = rmp_serde::to_vec_named(&json!({"v": 2, "command": "x"})).unwrap();
+        assert!(matches!(decode::<Reply>(&newer), Err(DecodeError::Version { found: 2, .. })));
+        for bytes in [&b""[..], b"\xc1", b"{}", b"\x81\xa1v\x01", &[0x91; 4000]] {
+            assert!(matches!(decode::<Reply>(bytes), Err(DecodeError::Malformed { .. })));
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes
+            .chunks(32)
+            .map(|row| row.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
