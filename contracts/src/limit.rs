@@ -18,6 +18,10 @@ pub const DEFINITION_BYTES: usize = 1_048_576;
 pub const DEPTH: usize = 128;
 /// How long a Task may run when it does not say: the 99,999,999 s of Step Functions.
 pub const TASK_TIMEOUT: Duration = Duration::from_secs(99_999_999);
+/// How long one attempt of a compensation may run when its definition does not say.
+pub const COMPENSATION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an undo waits for the answer of an attempt that was abandoned while it ran.
+pub const SETTLE_TIME: Duration = Duration::from_secs(10);
 /// How long an event for a saga that has not started is kept for it.
 pub const EARLY_EVENT_RETENTION: Duration = Duration::from_secs(3_600);
 /// Most events that one saga buffers before it awaits them; the oldest go first.

@@ -2,13 +2,14 @@
 
 use crate::{
     envelope::Body,
-    id::{CommandId, EffectId, PartitionId, RunId, SagaAddress, TaskName},
+    id::{CommandId, EffectId, IdError, PartitionId, RunId, SagaAddress, TaskName},
     outcome::Failure,
     time::Timestamp,
+    token,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::sync::Arc;
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// Which way the step goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +113,58 @@ fn yes() -> bool {
     true
 }
 
+/// The token with which somebody completes a step that waits for one.
+///
+/// Its text is `<partition>.<definition>.<key>.<task>.<command id>`, each part a subject token. It
+/// names the step and proves nothing: who may publish replies is for the broker's permissions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallbackToken {
+    /// The partition that the saga lives in.
+    pub partition: PartitionId,
+    /// The saga.
+    pub saga: SagaAddress,
+    /// The task that passed the request on.
+    pub task: TaskName,
+    /// The attempt that waits.
+    pub command: CommandId,
+}
+
+impl fmt::Display for CallbackToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = token::encode(self.saga.key.as_str());
+        let task = token::encode(self.task.as_str());
+        let Self { partition, saga, command, .. } = self;
+        write!(f, "{partition}.{}.{key}.{task}.{command}", saga.definition)
+    }
+}
+
+impl FromStr for CallbackToken {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let parse = || {
+            let parts: Vec<&str> = text.split('.').collect();
+            let [partition, definition, key, task, command] = parts[..] else { return None };
+            let parsed = Self {
+                partition: PartitionId(partition.parse().ok()?),
+                saga: SagaAddress {
+                    definition: definition.parse().ok()?,
+                    key: token::decode(key).ok()?.parse().ok()?,
+                },
+                task: token::decode(task).ok()?.parse().ok()?,
+                command: command.parse().ok()?,
+            };
+            // One token has one spelling.
+            (parsed.to_string() == text).then_some(parsed)
+        };
+        parse().ok_or_else(|| IdError::Form {
+            what: "callback token",
+            text: text.to_owned(),
+            expected: "<partition>.<definition>.<key>.<task>.<command id>",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +248,16 @@ mod tests {
         assert!(matches!(decode::<Reply>(&newer), Err(DecodeError::Version { found: 2, .. })));
         for bytes in [&b""[..], b"\xc1", b"{}", b"\x81\xa1v\x01", &[0x91; 4000]] {
             assert!(matches!(decode::<Reply>(bytes), Err(DecodeError::Malformed { .. })));
+        }
+    }
+
+    #[test]
+    fn a_token_survives_its_text_form_and_has_one_spelling() {
+        let Command { partition, saga, task, command, .. } = command();
+        let token = CallbackToken { partition, saga, task, command };
+        assert_eq!(token.to_string().parse(), Ok(token.clone()));
+        for text in [String::new(), "a.b".into(), format!("0{token}"), format!("{token}.x")] {
+            assert!(text.parse::<CallbackToken>().is_err(), "{text:?} was accepted");
         }
     }
 

@@ -1,0 +1,479 @@
+//! Attempts of a step: asking for one, hearing its answer, giving it up.
+//!
+//! A step keeps its number, and so its effect id, over all attempts. An attempt that was given up may
+//! have happened: such a step is *unknown* and is undone like one that succeeded.
+
+use super::{
+    effect::{Effect, Ignored},
+    evaluation::{Sight, Subject, check_size, failure},
+    program::{Action, Kind, State, Task},
+    saga::{Activity, Attempt, AttemptKind},
+    turn::Turn,
+    undo::{Doubt, Undo, UndoStep},
+};
+use crate::expression::Environment;
+use dirigent_contracts::{
+    definition::model::Retrier,
+    error_name,
+    history::Happening,
+    id::{CommandId, SagaAddress, SagaKey},
+    journal::Parent,
+    limit,
+    outcome::{Failure, Outcome, SagaStatus},
+    subject::{EntryKind, JournalSubject},
+    task::{CallbackToken, Command, Direction, TaskResult},
+    time::Timestamp,
+};
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+
+impl<'a> Turn<'a> {
+    pub(super) fn begin_attempt(
+        &mut self,
+        number: u32,
+        state: &'a State,
+        task: &'a Task,
+    ) -> Result<(), Failure> {
+        let step = match self.scope(number).and_then(|scope| scope.step) {
+            Some(step) => step,
+            None => self.next_step(),
+        };
+        let Some(scope) = self.scope_mut(number) else { return Ok(()) };
+        scope.step = Some(step);
+        scope.attempt += 1;
+        let command = self.effect_id(step).command(self.scope(number).map_or(1, |s| s.attempt));
+        self.run.pending.insert(step, number);
+
+        let token = match &task.action {
+            Action::Task { task, waits_for_token: true } => Some(self.token(task, command)),
+            _ => None,
+        };
+        let subject = Subject { token: token.as_deref(), ..Subject::default() };
+        let input = self.effective_input(number, state)?;
+        let arguments = self.arguments(number, state, &input, subject)?;
+        check_size(state, &arguments)?;
+        if let Some(credentials) = &task.credentials {
+            self.template(number, state, credentials, &input, subject, "Credentials")?;
+        }
+        let timeout = match &task.timeout {
+            None => limit::TASK_TIMEOUT,
+            Some(timeout) => {
+                Duration::from_secs(self.count(number, state, timeout, &input, "TimeoutSeconds")?)
+            }
+        };
+        let heartbeat = match &task.heartbeat {
+            None => None,
+            Some(interval) => {
+                let seconds = self.count(number, state, interval, &input, "HeartbeatSeconds")?;
+                Some(Duration::from_secs(seconds))
+            }
+        };
+        let deadline = self.now + timeout;
+        let heartbeat_deadline = heartbeat.map_or(Timestamp::NEVER, |interval| self.now + interval);
+        let kind = match &task.action {
+            Action::Task { task: name, .. } => {
+                self.tell(
+                    number,
+                    Happening::TaskScheduled {
+                        state: state.name.to_string(),
+                        task: name.clone(),
+                        resource: task.resource.to_string(),
+                        command,
+                        direction: Direction::Do,
+                        input: Arc::clone(&arguments),
+                        deadline,
+                    },
+                );
+                self.ask(Effect::Command {
+                    command: Box::new(Command {
+                        command,
+                        effect: command.effect,
+                        attempt: command.attempt,
+                        task: name.clone(),
+                        saga: self.address.clone(),
+                        run: self.run.id,
+                        partition: self.partition,
+                        state: state.name.to_string(),
+                        direction: Direction::Do,
+                        undoes: None,
+                        input: arguments,
+                        deadline,
+                        heartbeat_ms: heartbeat
+                            .map(|interval| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)),
+                        token,
+                        reply_to: self.reply_subject(name),
+                    }),
+                    trace: self.run.trace,
+                });
+                AttemptKind::Task
+            }
+            Action::Publish { subject } => {
+                self.publish(number, subject, command.effect, Arc::clone(&arguments));
+                self.finish(number, &arguments);
+                return Ok(());
+            }
+            Action::Await { subject } => {
+                let known = self.buffered.iter().position(|event| *event.name == **subject);
+                let name = subject.to_string();
+                self.tell(
+                    number,
+                    Happening::EventAwaited {
+                        state: state.name.to_string(),
+                        name: name.clone(),
+                        command,
+                        deadline,
+                    },
+                );
+                if let Some(event) = known.and_then(|at| self.buffered.remove(at)) {
+                    self.finish(number, &event.data);
+                    return Ok(());
+                }
+                AttemptKind::Event(name)
+            }
+            Action::Saga { definition, key } => {
+                let key = match key {
+                    None => command.to_string(),
+                    Some(key) => match self.expression(number, state, key, &input, "Key")? {
+                        Value::String(key) => key,
+                        other => other.to_string(),
+                    },
+                };
+                let key = SagaKey::new(key).map_err(|error| {
+                    let message = format!("The field 'Key' is not a saga key: {error}");
+                    failure(state, error_name::QUERY_EVALUATION_ERROR, &message)
+                })?;
+                let child = SagaAddress { definition: definition.clone(), key };
+                self.start_child(number, state, &child, command, arguments);
+                AttemptKind::Child(child)
+            }
+        };
+        self.set_activity(
+            number,
+            Activity::Attempt(Attempt {
+                kind,
+                deadline,
+                heartbeat_deadline,
+                heartbeat_interval: heartbeat
+                    .map_or(0, |span| i64::try_from(span.as_micros()).unwrap_or(i64::MAX)),
+                is_submitted: false,
+            }),
+        );
+        Ok(())
+    }
+
+    pub(super) fn start_child(
+        &mut self,
+        scope: u32,
+        state: &State,
+        child: &SagaAddress,
+        command: CommandId,
+        input: Arc<Value>,
+    ) {
+        self.tell(
+            scope,
+            Happening::ChildStarted {
+                state: state.name.to_string(),
+                child: child.clone(),
+                command,
+            },
+        );
+        self.ask(Effect::StartChild {
+            child: child.clone(),
+            input,
+            parent: Parent { partition: self.partition, saga: self.address.clone(), command },
+            trace: self.run.trace,
+        });
+    }
+
+    pub(super) fn reply_subject(&self, task: &dirigent_contracts::id::TaskName) -> String {
+        JournalSubject {
+            partition: self.partition,
+            address: self.address.clone(),
+            kind: EntryKind::Reply(task.clone()),
+        }
+        .to_string()
+    }
+
+    fn token(&self, task: &dirigent_contracts::id::TaskName, command: CommandId) -> String {
+        CallbackToken {
+            partition: self.partition,
+            saga: self.address.clone(),
+            task: task.clone(),
+            command,
+        }
+        .to_string()
+    }
+
+    /// Somebody answers a command.
+    pub(super) fn hear(
+        &mut self,
+        command: CommandId,
+        result: TaskResult,
+        is_callback: bool,
+        worker: String,
+    ) {
+        if command.effect.run != self.run.id {
+            self.effects.ignored = Some(Ignored::NotPending);
+            return;
+        }
+        let Some(&number) = self.run.pending.get(&command.effect.step) else {
+            self.hear_late(command, &result);
+            return;
+        };
+        let is_undo = self
+            .scope(number)
+            .is_some_and(|scope| matches!(scope.activity, Activity::Undoing(_)));
+        if is_undo {
+            self.hear_undo(number, command, result, worker);
+            return;
+        }
+        let now = self.now;
+        let Some(scope) = self.scope(number) else { return };
+        let is_current = scope.attempt == command.attempt;
+        let waits_for_token = matches!(
+            self.state_of(number).map(|state| &state.kind),
+            Some(Kind::Task(task))
+                if matches!(task.action, Action::Task { waits_for_token: true, .. })
+        );
+        let Some(scope) = self.scope_mut(number) else { return };
+        match (result, &mut scope.activity) {
+            (TaskResult::Heartbeat, Activity::Attempt(attempt)) if is_current => {
+                if attempt.heartbeat_interval > 0 {
+                    let interval = attempt.heartbeat_interval;
+                    attempt.heartbeat_deadline = Timestamp(now.0.saturating_add(interval));
+                }
+                self.tell(number, Happening::TaskHeartbeat { command });
+            }
+            (TaskResult::Succeeded { output }, Activity::Attempt(attempt))
+                if is_current && waits_for_token && !is_callback =>
+            {
+                if attempt.is_submitted {
+                    self.effects.ignored = Some(Ignored::NotPending);
+                } else {
+                    attempt.is_submitted = true;
+                    self.tell(number, Happening::TaskSubmitted { command, output });
+                }
+            }
+            // An earlier attempt that was given up may still say that it succeeded: the effect is
+            // the same, so the step has succeeded.
+            (TaskResult::Succeeded { output }, Activity::Attempt(_) | Activity::Until(_))
+                if command.attempt <= scope.attempt && (is_callback || !waits_for_token) =>
+            {
+                if !is_current {
+                    self.tell(number, Happening::LateReply { command, succeeded: true });
+                }
+                self.tell(
+                    number,
+                    Happening::TaskSucceeded { command, output: Arc::clone(&output), worker },
+                );
+                self.finish(number, &output);
+            }
+            (TaskResult::Failed { failure, retryable }, Activity::Attempt(_)) if is_current => {
+                if leaves_doubt(&failure) {
+                    scope.unknown.insert(command.attempt);
+                }
+                self.tell(
+                    number,
+                    Happening::TaskFailed { command, failure: failure.clone(), worker },
+                );
+                self.fail(number, failure, retryable);
+            }
+            (TaskResult::Failed { .. }, Activity::Attempt(_) | Activity::Until(_))
+                if scope.unknown.remove(&command.attempt) =>
+            {
+                self.tell(number, Happening::LateReply { command, succeeded: false });
+            }
+            _ => self.effects.ignored = Some(Ignored::NotPending),
+        }
+    }
+
+    /// A child saga has ended.
+    pub(super) fn hear_child(&mut self, command: CommandId, outcome: Outcome) {
+        let result = match outcome.status {
+            SagaStatus::Succeeded => {
+                TaskResult::Succeeded { output: outcome.output.unwrap_or_default() }
+            }
+            SagaStatus::Canceled => TaskResult::Failed {
+                failure: Failure::new(
+                    error_name::CHILD_CANCELED,
+                    outcome.failure.map(|failure| failure.to_string()).unwrap_or_default(),
+                ),
+                retryable: true,
+            },
+            _ => TaskResult::Failed {
+                failure: outcome
+                    .failure
+                    .unwrap_or_else(|| Failure::new(error_name::TASK_FAILED, "the child failed")),
+                retryable: true,
+            },
+        };
+        self.hear(command, result, false, String::new());
+    }
+
+    /// The attempt's time, or its heartbeat's, is over.
+    pub(super) fn give_up(&mut self, number: u32, attempt: &Attempt) {
+        let Some(scope) = self.scope_mut(number) else { return };
+        let Some(step) = scope.step else { return };
+        let attempt_number = scope.attempt;
+        scope.unknown.insert(attempt_number);
+        let failure = if attempt.heartbeat_deadline < attempt.deadline {
+            Failure::new(error_name::HEARTBEAT_TIMEOUT, "no heartbeat came in time")
+        } else {
+            Failure::new(error_name::TIMEOUT, "")
+        };
+        let command = self.effect_id(step).command(attempt_number);
+        match &attempt.kind {
+            AttemptKind::Task => {}
+            // An event that did not come has no effect that could be undone.
+            AttemptKind::Event(_) => {
+                if let Some(scope) = self.scope_mut(number) {
+                    scope.unknown.clear();
+                }
+            }
+            AttemptKind::Child(child) => {
+                let child = child.clone();
+                let reason = "the step that waits for it has timed out".to_owned();
+                self.ask(Effect::CancelChild { child, reason });
+            }
+        }
+        self.tell(number, Happening::TaskTimedOut { command, failure: failure.clone() });
+        self.fail(number, failure, true);
+    }
+
+    /// The state is left: what its step did, or may have done, goes onto the stack.
+    ///
+    /// `result` is the step's result if it succeeded.
+    pub(super) fn leave_step(&mut self, number: u32, state: &'a State, result: Option<&Arc<Value>>) {
+        let Some(scope) = self.scope_mut(number) else { return };
+        let Some(step) = scope.step.take() else { return };
+        let in_flight = scope.attempt;
+        scope.attempt = 0;
+        let mut unknown = std::mem::take(&mut scope.unknown);
+        let activity = std::mem::replace(&mut scope.activity, Activity::Moving);
+        let machine = scope.machine;
+        let state_number = scope.state;
+        let input = Arc::clone(&scope.input);
+        self.run.pending.remove(&step);
+        let Kind::Task(task) = &state.kind else { return };
+
+        let mut settles_at = self.now;
+        let mut is_child = false;
+        match activity {
+            Activity::Attempt(Attempt { kind: AttemptKind::Task, deadline, .. })
+                if result.is_none() =>
+            {
+                unknown.insert(in_flight);
+                settles_at = deadline.min(self.now + limit::SETTLE_TIME);
+            }
+            Activity::Attempt(Attempt { kind: AttemptKind::Child(child), .. })
+                if result.is_none() =>
+            {
+                unknown.insert(in_flight);
+                is_child = true;
+                let reason = "the saga that waits for it has turned back".to_owned();
+                self.ask(Effect::CancelChild { child, reason });
+            }
+            _ => {}
+        }
+        // A child undoes itself, and whoever undoes what came before it waits for that.
+        is_child |= !unknown.is_empty() && matches!(task.action, Action::Saga { .. });
+        if is_child {
+            settles_at = Timestamp::NEVER;
+        }
+        let is_undoable = task.compensate.is_some() || is_child;
+        let undo = match result {
+            Some(result) if task.compensate.is_some() => Some(UndoStep {
+                machine,
+                state: state_number,
+                step,
+                input: self.undo_input(number, state, task, Some(result)),
+                doubt: None,
+            }),
+            None if is_undoable && !unknown.is_empty() => Some(UndoStep {
+                machine,
+                state: state_number,
+                step,
+                input: self.undo_input(number, state, task, None),
+                doubt: Some(Doubt {
+                    attempts: unknown,
+                    settles_at,
+                    input,
+                    variables: Sight { run: self.run, scope: number }.flatten(),
+                }),
+            }),
+            _ => None,
+        };
+        if let Some(scope) = self.scope_mut(number) {
+            scope.undo.extend(undo.map(|step| Undo::Step(Box::new(step))));
+        }
+        if result.is_some() && task.is_pivot {
+            self.pass_pivot(number, state);
+        }
+    }
+
+    /// The input of a step's undo: its own arguments; if they cannot be evaluated, because they
+    /// speak of a result that is not known, those that the step itself got.
+    fn undo_input(
+        &mut self,
+        number: u32,
+        state: &State,
+        task: &Task,
+        result: Option<&Arc<Value>>,
+    ) -> Arc<Value> {
+        let Some(compensation) = &task.compensate else { return Arc::new(Value::Null) };
+        let input = self.effective_input(number, state).unwrap_or_default();
+        let subject = Subject { result: result.map(|value| &**value), ..Subject::default() };
+        if let Some(template) = &compensation.arguments {
+            let seen = match (state.language, result) {
+                (dirigent_contracts::definition::model::QueryLanguage::JsonPath, Some(result)) => {
+                    with_result(&input, result)
+                }
+                _ => Arc::clone(&input),
+            };
+            let evaluated = self.template(number, state, template, &seen, subject, "Compensate");
+            if let Ok(value) = evaluated {
+                return Arc::new(value);
+            }
+        }
+        self.arguments(number, state, &input, Subject::default()).unwrap_or(input)
+    }
+
+    fn pass_pivot(&mut self, number: u32, state: &State) {
+        self.run.is_past_pivot = true;
+        for scope in self.run.scopes.values_mut() {
+            scope.undo.clear();
+            match &mut scope.activity {
+                Activity::Branches(branches) => branches.undo.iter_mut().for_each(Vec::clear),
+                Activity::Iterations(iterations) => iterations.undo.iter_mut().for_each(Vec::clear),
+                _ => {}
+            }
+        }
+        self.tell(number, Happening::PivotPassed { state: state.name.to_string() });
+    }
+}
+
+/// In `JSONPath` mode an undo's parameters see the step's input with the result beside it.
+pub(super) fn with_result(input: &Value, result: &Value) -> Arc<Value> {
+    Arc::new(json!({ "input": input, "result": result }))
+}
+
+/// Whether work may have been done although the attempt failed.
+fn leaves_doubt(failure: &Failure) -> bool {
+    [error_name::WORKER_PANIC, error_name::POISON_COMMAND].contains(&failure.error.as_str())
+}
+
+/// The pause before another attempt: the interval, grown by the backoff rate for each retry so far,
+/// at most the longest delay; with full jitter, a random part of it.
+pub(super) fn backoff(rule: &Retrier, used: u32, environment: &mut Environment) -> Duration {
+    const LONGEST: f64 = 31_622_400.0;
+    #[expect(clippy::cast_precision_loss, reason = "intervals are far below 2^52 seconds")]
+    let (interval, longest) = (
+        rule.interval_seconds as f64,
+        rule.max_delay_seconds.map_or(LONGEST, |seconds| (seconds as f64).min(LONGEST)),
+    );
+    let exponent = i32::try_from(used).unwrap_or(i32::MAX);
+    let delay = (interval * rule.backoff_rate.powi(exponent)).min(longest).max(0.0);
+    let part = if rule.has_full_jitter { environment.random().unit() } else { 1.0 };
+    Duration::from_secs_f64(delay * part)
+}
+

@@ -1,0 +1,423 @@
+//! Parallel and Map: scopes beside each other, and how their ends become the state's.
+
+use super::{
+    evaluation::{Subject, check_size, failure, json_bytes},
+    program::{Batch, Items, Kind, Map, State},
+    saga::{Activity, Branches, Item, Iterations, Scope, Slot},
+    turn::{Turn, Work},
+    undo::{Undo, branches},
+};
+use dirigent_contracts::{
+    definition::model::QueryLanguage, error_name, history::Happening, outcome::Failure,
+};
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, sync::Arc};
+
+impl<'a> Turn<'a> {
+    pub(super) fn begin_branches(
+        &mut self,
+        number: u32,
+        state: &'a State,
+        machines: &[u32],
+    ) -> Result<(), Failure> {
+        let input = self.effective_input(number, state)?;
+        let input = self.arguments(number, state, &input, Subject::default())?;
+        let scopes: Vec<u32> = machines
+            .iter()
+            .zip(0..)
+            .map(|(&machine, index)| {
+                self.open(Scope::new(machine, Some(Slot { scope: number, index }), None))
+            })
+            .collect();
+        self.set_activity(
+            number,
+            Activity::Branches(Branches {
+                outputs: vec![None; scopes.len()],
+                undo: vec![Vec::new(); scopes.len()],
+                live: scopes.iter().copied().collect(),
+            }),
+        );
+        let name = state.name.to_string();
+        self.tell(number, Happening::ParallelStarted { state: name, scopes: scopes.clone() });
+        for (&scope, &machine) in scopes.iter().zip(machines) {
+            self.start(scope, machine, Arc::clone(&input));
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, scope: Scope) -> u32 {
+        let number = self.run.next_scope;
+        self.run.next_scope += 1;
+        self.run.scopes.insert(number, scope);
+        number
+    }
+
+    pub(super) fn start(&mut self, scope: u32, machine: u32, input: Arc<Value>) {
+        let start = self.program.machine(machine).map_or(0, |machine| machine.start);
+        self.work.push_back(Work::Enter { scope, state: start, input });
+    }
+
+    pub(super) fn begin_iterations(
+        &mut self,
+        number: u32,
+        state: &'a State,
+        map: &'a Map,
+    ) -> Result<(), Failure> {
+        let input = self.effective_input(number, state)?;
+        let items = self.items(number, state, map, &input)?;
+        let mut count = |quantity, field| match quantity {
+            None => Ok(None),
+            Some(quantity) => self.count(number, state, quantity, &input, field).map(Some),
+        };
+        let concurrency = count(map.max_concurrency.as_ref(), "MaxConcurrency")?.unwrap_or(0);
+        let tolerated = count(map.tolerated_count.as_ref(), "ToleratedFailureCount")?;
+        let tolerated = match (tolerated, &map.tolerated_percentage) {
+            (count, None) => count.unwrap_or(0),
+            (count, Some(percentage)) => {
+                let field = "ToleratedFailurePercentage";
+                let percentage = self.quantity(number, state, percentage, &input, field)?;
+                if !(0.0..=100.0).contains(&percentage) {
+                    let message = format!("{field} must be between 0 and 100, but is {percentage}");
+                    return Err(failure(state, error_name::RUNTIME, &message));
+                }
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    clippy::cast_precision_loss,
+                    reason = "a share of a length is a length"
+                )]
+                let share = (items.len() as f64 * percentage / 100.0).floor() as u64;
+                count.map_or(share, |count| count.min(share))
+            }
+        };
+        let items = match &map.batch {
+            None => items,
+            Some(batch) => self.batches(number, state, batch, items, &input)?,
+        };
+        let length = items.len();
+        self.tell(
+            number,
+            Happening::MapStarted {
+                state: state.name.to_string(),
+                length: length as u64,
+                distributed: map.is_distributed,
+            },
+        );
+        let bounded = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        self.set_activity(
+            number,
+            Activity::Iterations(Box::new(Iterations {
+                outputs: vec![None; length],
+                undo: vec![Vec::new(); length],
+                items,
+                live: BTreeSet::new(),
+                next: 0,
+                concurrency: if concurrency == 0 { u32::MAX } else { bounded(concurrency) },
+                failed: 0,
+                tolerated: bounded(tolerated),
+                input,
+            })),
+        );
+        self.advance_map(number, state, map)
+    }
+
+    fn items(
+        &mut self,
+        number: u32,
+        state: &State,
+        map: &Map,
+        input: &Arc<Value>,
+    ) -> Result<Vec<Arc<Value>>, Failure> {
+        let (value, field) = match &map.items {
+            Items::Input => (Value::clone(input), None),
+            Items::Path(path) => {
+                (self.select(number, state, path, input, "ItemsPath")?, Some("ItemsPath"))
+            }
+            Items::Template(template) => {
+                let subject = Subject::default();
+                (self.template(number, state, template, input, subject, "Items")?, Some("Items"))
+            }
+        };
+        match value {
+            Value::Array(items) => Ok(items.into_iter().map(Arc::new).collect()),
+            // A distributed Map may run over an object: each field is an item.
+            Value::Object(fields) if map.is_distributed => Ok(fields
+                .into_iter()
+                .map(|(key, value)| Arc::new(json!({ "Key": key, "Value": value })))
+                .collect()),
+            other => {
+                let error = match state.language {
+                    QueryLanguage::Jsonata => error_name::QUERY_EVALUATION_ERROR,
+                    QueryLanguage::JsonPath => error_name::RUNTIME,
+                };
+                let message = match field {
+                    None => format!("Map state input must be an array but was: {other}"),
+                    Some(field) => format!("The field '{field}' must be an array but was: {other}"),
+                };
+                Err(failure(state, error, &message))
+            }
+        }
+    }
+
+    /// `ItemBatcher`: groups the items, so that one iteration works on several.
+    fn batches(
+        &mut self,
+        number: u32,
+        state: &State,
+        batch: &Batch,
+        items: Vec<Arc<Value>>,
+        input: &Arc<Value>,
+    ) -> Result<Vec<Arc<Value>>, Failure> {
+        let mut most = |quantity, field| match quantity {
+            None => Ok(usize::MAX),
+            Some(quantity) => self
+                .count(number, state, quantity, input, field)
+                .map(|count| usize::try_from(count).unwrap_or(usize::MAX).max(1)),
+        };
+        let most_items = most(batch.max_items.as_ref(), "MaxItemsPerBatch")?;
+        let most_bytes = most(batch.max_input_bytes.as_ref(), "MaxInputBytesPerBatch")?;
+        let shared = match &batch.input {
+            None => None,
+            Some(template) => {
+                let subject = Subject::default();
+                Some(self.template(number, state, template, input, subject, "BatchInput")?)
+            }
+        };
+        let mut batches: Vec<Vec<Value>> = Vec::new();
+        let mut bytes = 0;
+        for item in items {
+            let size = json_bytes(&item);
+            let fits = batches
+                .last()
+                .is_some_and(|batch| batch.len() < most_items && bytes + size <= most_bytes);
+            if !fits {
+                batches.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += size;
+            if let Some(batch) = batches.last_mut() {
+                batch.push(Arc::unwrap_or_clone(item));
+            }
+        }
+        Ok(batches
+            .into_iter()
+            .map(|items| {
+                Arc::new(match &shared {
+                    None => json!({ "Items": items }),
+                    Some(shared) => json!({ "BatchInput": shared, "Items": items }),
+                })
+            })
+            .collect())
+    }
+
+    /// Begins as many iterations as may run at once; ends the Map after its last.
+    fn advance_map(&mut self, number: u32, state: &'a State, map: &'a Map) -> Result<(), Failure> {
+        loop {
+            let Some(scope) = self.scope_mut(number) else { return Ok(()) };
+            let Activity::Iterations(iterations) = &mut scope.activity else { return Ok(()) };
+            let index = iterations.next;
+            let Some(item) = iterations.items.get(index as usize).map(Arc::clone) else { break };
+            if iterations.live.len() >= iterations.concurrency as usize {
+                return Ok(());
+            }
+            iterations.next += 1;
+            let input = Arc::clone(&iterations.input);
+            let input = match &map.selector {
+                None => Arc::clone(&item),
+                Some(template) => {
+                    let subject = Subject { item: Some((index, &item)), ..Subject::default() };
+                    let field = "ItemSelector";
+                    Arc::new(self.template(number, state, template, &input, subject, field)?)
+                }
+            };
+            check_size(state, &input)?;
+            let slot = Slot { scope: number, index };
+            let iteration =
+                self.open(Scope::new(map.machine, Some(slot), Some(Item { index, value: item })));
+            if let Some(Activity::Iterations(iterations)) =
+                self.scope_mut(number).map(|scope| &mut scope.activity)
+            {
+                iterations.live.insert(iteration);
+            }
+            self.tell(
+                number,
+                Happening::IterationStarted {
+                    state: state.name.to_string(),
+                    index: u64::from(index),
+                    iteration,
+                },
+            );
+            self.start(iteration, map.machine, input);
+        }
+        let Some(scope) = self.scope_mut(number) else { return Ok(()) };
+        let Activity::Iterations(iterations) = &mut scope.activity else { return Ok(()) };
+        if iterations.live.is_empty() {
+            let outputs = std::mem::take(&mut iterations.outputs);
+            let undo = std::mem::take(&mut iterations.undo);
+            scope.undo.extend(branches(undo));
+            scope.activity = Activity::Moving;
+            // An iteration whose failure was tolerated has no output.
+            let outputs = outputs.into_iter().flatten().map(Arc::unwrap_or_clone).collect();
+            let name = state.name.to_string();
+            self.tell(number, Happening::MapSucceeded { state: name });
+            self.work
+                .push_back(Work::Finish { scope: number, result: Arc::new(Value::Array(outputs)) });
+        }
+        Ok(())
+    }
+
+    /// A branch or an iteration has ended well.
+    pub(super) fn end_member(&mut self, number: u32, slot: Slot, output: Arc<Value>) {
+        let Some(member) = self.run.scopes.remove(&number) else { return };
+        let Some(state) = self.state_of(slot.scope) else { return };
+        let Some(around) = self.scope_mut(slot.scope) else { return };
+        let index = slot.index as usize;
+        match &mut around.activity {
+            Activity::Branches(branches_of) => {
+                branches_of.live.remove(&number);
+                branches_of.outputs[index] = Some(output);
+                branches_of.undo[index] = member.undo;
+                if branches_of.live.is_empty() {
+                    let outputs = std::mem::take(&mut branches_of.outputs);
+                    let undo = std::mem::take(&mut branches_of.undo);
+                    around.undo.extend(branches(undo));
+                    around.activity = Activity::Moving;
+                    let outputs =
+                        outputs.into_iter().flatten().map(Arc::unwrap_or_clone).collect();
+                    let name = state.name.to_string();
+                    self.tell(slot.scope, Happening::ParallelSucceeded { state: name });
+                    self.work.push_back(Work::Finish {
+                        scope: slot.scope,
+                        result: Arc::new(Value::Array(outputs)),
+                    });
+                }
+            }
+            Activity::Iterations(iterations) => {
+                iterations.live.remove(&number);
+                iterations.outputs[index] = Some(output);
+                iterations.undo[index] = member.undo;
+                let name = state.name.to_string();
+                let index = u64::from(slot.index);
+                self.tell(slot.scope, Happening::IterationSucceeded { state: name, index });
+                self.go_on_with_map(slot.scope, state);
+            }
+            _ => {}
+        }
+    }
+
+    fn go_on_with_map(&mut self, number: u32, state: &'a State) {
+        let Kind::Map(map) = &state.kind else { return };
+        if let Err(failure) = self.advance_map(number, state, map) {
+            self.stop_members(number);
+            self.fail_later(number, failure);
+        }
+    }
+
+    /// A branch or an iteration has failed.
+    pub(super) fn fail_member(&mut self, number: u32, slot: Slot, failure: Failure) {
+        let undo = self.abort(number);
+        self.run.scopes.remove(&number);
+        let Some(state) = self.state_of(slot.scope) else { return };
+        let name = state.name.to_string();
+        let Some(around) = self.scope_mut(slot.scope) else { return };
+        match &mut around.activity {
+            Activity::Branches(branches_of) => {
+                branches_of.live.remove(&number);
+                branches_of.undo[slot.index as usize] = undo;
+                self.stop_members(slot.scope);
+                let told = Happening::ParallelFailed { state: name, failure: failure.clone() };
+                self.tell(slot.scope, told);
+            }
+            Activity::Iterations(iterations) => {
+                iterations.live.remove(&number);
+                iterations.undo[slot.index as usize] = undo;
+                iterations.failed += 1;
+                let is_tolerated = iterations.failed <= iterations.tolerated;
+                let is_counted = iterations.tolerated > 0;
+                let index = u64::from(slot.index);
+                self.tell(
+                    slot.scope,
+                    Happening::IterationFailed {
+                        state: name.clone(),
+                        index,
+                        failure: failure.clone(),
+                    },
+                );
+                if is_tolerated {
+                    self.go_on_with_map(slot.scope, state);
+                    return;
+                }
+                self.stop_members(slot.scope);
+                let failure = if is_counted {
+                    Failure::new(
+                        error_name::EXCEED_TOLERATED_FAILURE_THRESHOLD,
+                        "more iterations failed than the Map tolerates",
+                    )
+                } else {
+                    failure
+                };
+                let told = Happening::MapFailed { state: name, failure: failure.clone() };
+                self.tell(slot.scope, told);
+                self.fail_later(slot.scope, failure);
+                return;
+            }
+            _ => return,
+        }
+        self.fail_later(slot.scope, failure);
+    }
+
+    /// Aborts the members of a Parallel or a Map that still run, and gathers what all of them did.
+    fn stop_members(&mut self, number: u32) {
+        let Some(scope) = self.scope_mut(number) else { return };
+        let activity = std::mem::replace(&mut scope.activity, Activity::Moving);
+        let (mut stacks, live) = match activity {
+            Activity::Branches(branches_of) => (branches_of.undo, branches_of.live),
+            Activity::Iterations(iterations) => (iterations.undo, iterations.live),
+            other => {
+                scope.activity = other;
+                return;
+            }
+        };
+        for member in live {
+            let slot = self.scope(member).and_then(|scope| scope.parent);
+            let is_iteration = self.scope(member).is_some_and(|scope| scope.item.is_some());
+            let undo = self.abort(member);
+            self.run.scopes.remove(&member);
+            let Some(slot) = slot else { continue };
+            stacks[slot.index as usize] = undo;
+            if is_iteration {
+                let state = self.state_name(number);
+                let index = u64::from(slot.index);
+                self.tell(number, Happening::IterationAborted { state, index });
+            }
+        }
+        if let Some(scope) = self.scope_mut(number) {
+            scope.undo.extend(branches(stacks));
+        }
+    }
+
+    /// Stops whatever a scope does, and gives what there is to undo in it.
+    pub(super) fn abort(&mut self, number: u32) -> Vec<Undo> {
+        self.stop_members(number);
+        let Some(state) = self.state_of(number) else { return Vec::new() };
+        let is_under_way =
+            self.scope(number).is_some_and(|scope| !matches!(scope.activity, Activity::Moving));
+        if is_under_way {
+            self.tell(
+                number,
+                Happening::StateAborted {
+                    state: state.name.to_string(),
+                    kind: state.kind_name.to_owned(),
+                },
+            );
+        }
+        self.leave_step(number, state, None);
+        let Some(scope) = self.scope_mut(number) else { return Vec::new() };
+        let mut undo = std::mem::take(&mut scope.undo);
+        // An explicit Compensate that was under way goes on with what it had left.
+        if let Activity::Undoing(track) = std::mem::replace(&mut scope.activity, Activity::Moving) {
+            undo.extend(self.unwind(*track));
+        }
+        undo
+    }
+}

@@ -1,0 +1,391 @@
+//! Undoing: tracks are driven until each waits for an answer, a pause, or a person.
+
+use super::{
+    attempt::{backoff, with_result},
+    effect::{Effect, Ignored},
+    evaluation::template_apart,
+    program::{Action, Compensation, Kind, State},
+    saga::Activity,
+    transition::matches,
+    turn::{Turn, Work},
+    undo::{Current, Doubt, Track, Undo, UndoPhase, UndoStep, Undoing, doubtful_in, steps_of},
+};
+use dirigent_contracts::{
+    definition::model::QueryLanguage,
+    error_name,
+    history::Happening,
+    id::{CommandId, SagaAddress, SagaKey},
+    outcome::Failure,
+    task::{Command, Direction, TaskResult},
+    time::Timestamp,
+};
+use serde_json::Value;
+use std::sync::Arc;
+
+impl<'a> Turn<'a> {
+    /// A scope begins to undo what is on the track.
+    pub(super) fn begin_undoing(&mut self, scope: u32, track: Track, failure: Failure) {
+        let steps = u32::try_from(steps_of(&track.stack).len()).unwrap_or(u32::MAX);
+        if steps > 0 {
+            self.tell(scope, Happening::CompensationStarted { failure, steps });
+        }
+        self.set_activity(scope, Activity::Undoing(Box::new(track)));
+        self.drive(scope, |_, _| {});
+        if steps > 0 && !self.is_undoing(scope) {
+            self.tell(scope, Happening::CompensationEnded);
+        }
+    }
+
+    fn is_undoing(&self, scope: u32) -> bool {
+        self.scope(scope).is_some_and(|scope| matches!(scope.activity, Activity::Undoing(_)))
+    }
+
+    /// Changes a scope's track, then drives it as far as it goes, and moves the scope on if all is
+    /// undone.
+    fn drive(&mut self, number: u32, change: impl FnOnce(&mut Self, &mut Track)) {
+        let Some(scope) = self.scope_mut(number) else { return };
+        let activity = std::mem::replace(&mut scope.activity, Activity::Moving);
+        let Activity::Undoing(mut track) = activity else {
+            scope.activity = activity;
+            return;
+        };
+        change(self, &mut track);
+        self.advance_track(number, &mut track);
+        if !track.is_done() {
+            self.set_activity(number, Activity::Undoing(track));
+        } else if number == 0 && self.run.ending.is_some() {
+            self.end_backward();
+        } else {
+            let input = self.scope(number).map(|scope| Arc::clone(&scope.input));
+            self.work
+                .push_back(Work::Finish { scope: number, result: input.unwrap_or_default() });
+        }
+    }
+
+    fn advance_track(&mut self, scope: u32, track: &mut Track) {
+        loop {
+            match &mut track.current {
+                None => match track.stack.pop() {
+                    None => return,
+                    Some(Undo::Branches(stacks)) => {
+                        let tracks = stacks.into_iter().map(Track::new).collect();
+                        track.current = Some(Current::Branches(tracks));
+                    }
+                    Some(Undo::Step(step)) => track.current = Some(Current::Settling(step)),
+                },
+                Some(Current::Settling(step)) => match &step.doubt {
+                    Some(doubt) if doubt.attempts.is_empty() => track.current = None,
+                    Some(doubt) if doubt.settles_at > self.now => return,
+                    _ => {
+                        let step = UndoStep::clone(step);
+                        track.current = self
+                            .begin_undo(scope, step)
+                            .map(|undoing| Current::Undoing(Box::new(undoing)));
+                    }
+                },
+                Some(Current::Undoing(_)) => return,
+                Some(Current::Branches(tracks)) => {
+                    let mut tracks = std::mem::take(tracks);
+                    for track in &mut tracks {
+                        self.advance_track(scope, track);
+                    }
+                    tracks.retain(|track| !track.is_done());
+                    let is_done = tracks.is_empty();
+                    track.current = (!is_done).then_some(Current::Branches(tracks));
+                    if !is_done {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn compensation(&self, step: &UndoStep) -> Option<(&'a State, &'a Compensation)> {
+        let state = self.program.state(step.machine, step.state)?;
+        match &state.kind {
+            Kind::Task(task) => task.compensate.as_ref().map(|compensation| (state, compensation)),
+            _ => None,
+        }
+    }
+
+    /// Begins to undo a step; `None` if that was all there is to do.
+    fn begin_undo(&mut self, scope: u32, of: UndoStep) -> Option<Undoing> {
+        let (state, compensation) = self.compensation(&of)?;
+        let step = self.next_step();
+        let mut undoing = Undoing {
+            of,
+            step,
+            attempt: 0,
+            retries: Vec::new(),
+            phase: UndoPhase::Until(self.now),
+        };
+        self.run.has_undone = true;
+        if let Action::Publish { subject } = &compensation.action {
+            let id = self.effect_id(step);
+            self.publish(scope, subject, id, Arc::clone(&undoing.of.input));
+            self.tell(scope, Happening::StepUndone { state: state.name.to_string() });
+            return None;
+        }
+        self.run.pending.insert(step, scope);
+        self.attempt_undo(scope, &mut undoing);
+        Some(undoing)
+    }
+
+    fn attempt_undo(&mut self, scope: u32, undoing: &mut Undoing) {
+        let Some((state, compensation)) = self.compensation(&undoing.of) else { return };
+        undoing.attempt += 1;
+        let command = self.effect_id(undoing.step).command(undoing.attempt);
+        let deadline = self.now + compensation.timeout;
+        let input = Arc::clone(&undoing.of.input);
+        match &compensation.action {
+            Action::Task { task, .. } => {
+                self.tell(
+                    scope,
+                    Happening::TaskScheduled {
+                        state: state.name.to_string(),
+                        task: task.clone(),
+                        resource: compensation.resource.to_string(),
+                        command,
+                        direction: Direction::Undo,
+                        input: Arc::clone(&input),
+                        deadline,
+                    },
+                );
+                self.ask(Effect::Command {
+                    command: Box::new(Command {
+                        command,
+                        effect: command.effect,
+                        attempt: command.attempt,
+                        task: task.clone(),
+                        saga: self.address.clone(),
+                        run: self.run.id,
+                        partition: self.partition,
+                        state: state.name.to_string(),
+                        direction: Direction::Undo,
+                        undoes: Some(self.effect_id(undoing.of.step)),
+                        input,
+                        deadline,
+                        heartbeat_ms: None,
+                        token: None,
+                        reply_to: self.reply_subject(task),
+                    }),
+                    trace: self.run.trace,
+                });
+            }
+            Action::Saga { definition, .. } => {
+                // The text of a command id is always a valid key.
+                if let Ok(key) = SagaKey::new(command.to_string()) {
+                    let child = SagaAddress { definition: definition.clone(), key };
+                    self.start_child(scope, state, &child, command, input);
+                }
+            }
+            Action::Publish { .. } | Action::Await { .. } => {}
+        }
+        undoing.phase = UndoPhase::Attempt { deadline };
+    }
+
+    /// Somebody answers the command of an undo. Any attempt's success is the undo's.
+    pub(super) fn hear_undo(
+        &mut self,
+        scope: u32,
+        command: CommandId,
+        result: TaskResult,
+        worker: String,
+    ) {
+        self.drive(scope, |turn, track| {
+            let Some(undoing) = track.undoing_mut(command.effect.step) else {
+                turn.effects.ignored = Some(Ignored::NotPending);
+                return;
+            };
+            match result {
+                TaskResult::Succeeded { output } => {
+                    turn.tell(scope, Happening::TaskSucceeded { command, output, worker });
+                    turn.undone(scope, track, command.effect.step);
+                }
+                TaskResult::Failed { failure, .. }
+                    if command.attempt == undoing.attempt
+                        && matches!(undoing.phase, UndoPhase::Attempt { .. }) =>
+                {
+                    turn.tell(
+                        scope,
+                        Happening::TaskFailed { command, failure: failure.clone(), worker },
+                    );
+                    turn.undo_failed(scope, undoing, failure);
+                }
+                TaskResult::Heartbeat => turn.tell(scope, Happening::TaskHeartbeat { command }),
+                TaskResult::Failed { .. } => turn.effects.ignored = Some(Ignored::NotPending),
+            }
+        });
+        self.tell_if_undone(scope);
+    }
+
+    fn tell_if_undone(&mut self, scope: u32) {
+        if !self.is_undoing(scope) && self.effects.ignored.is_none() {
+            self.tell(scope, Happening::CompensationEnded);
+        }
+    }
+
+    fn undone(&mut self, scope: u32, track: &mut Track, step: u32) {
+        let Some(undoing) = track.undoing_mut(step) else { return };
+        let state = self.compensation(&undoing.of).map(|(state, _)| state.name.to_string());
+        self.tell(scope, Happening::StepUndone { state: state.unwrap_or_default() });
+        self.run.pending.remove(&step);
+        track.clear(step);
+    }
+
+    /// An attempt of an undo has failed: another follows, or a person is needed.
+    fn undo_failed(&mut self, scope: u32, undoing: &mut Undoing, failure: Failure) {
+        let Some((state, compensation)) = self.compensation(&undoing.of) else { return };
+        let rules = &compensation.retry;
+        undoing.retries.resize(rules.len(), 0);
+        let rule = rules.iter().position(|rule| matches(&rule.error_equals, &failure));
+        match rule {
+            Some(at) if undoing.retries[at] < rules[at].max_attempts => {
+                let delay = backoff(&rules[at], undoing.retries[at], &mut self.environment);
+                undoing.retries[at] += 1;
+                let until = self.now + delay;
+                undoing.phase = UndoPhase::Until(until);
+                let state = state.name.to_string();
+                let attempt = undoing.attempt + 1;
+                self.tell(scope, Happening::RetryScheduled { state, until, attempt, failure });
+            }
+            _ => {
+                undoing.phase = UndoPhase::Stuck(failure.clone());
+                self.stuck(scope, state.name.to_string(), failure);
+            }
+        }
+    }
+
+    pub(super) fn stuck(&mut self, scope: u32, state: String, failure: Failure) {
+        let told = Happening::Stuck { state: state.clone(), failure: failure.clone() };
+        self.tell(scope, told);
+        self.ask(Effect::Incident { state, failure, at: self.now });
+    }
+
+    /// A deadline of a track has come.
+    pub(super) fn undo_due(&mut self, scope: u32, due: Timestamp) {
+        self.drive(scope, |turn, track| {
+            for undoing in track.undoings_mut() {
+                match undoing.phase {
+                    UndoPhase::Attempt { deadline } if deadline <= due => {
+                        let command = turn.effect_id(undoing.step).command(undoing.attempt);
+                        let failure = Failure::new(error_name::TIMEOUT, "");
+                        let told = Happening::TaskTimedOut { command, failure: failure.clone() };
+                        turn.tell(scope, told);
+                        turn.undo_failed(scope, undoing, failure);
+                    }
+                    UndoPhase::Until(at) if at <= due => turn.attempt_undo(scope, undoing),
+                    _ => {}
+                }
+            }
+        });
+        self.tell_if_undone(scope);
+    }
+
+    /// A person lets the stuck undos of a scope go on, or takes them as done.
+    pub(super) fn resume_undo(&mut self, scope: u32, is_skipped: bool) {
+        self.drive(scope, |turn, track| {
+            let mut skipped = Vec::new();
+            for undoing in track.undoings_mut() {
+                if matches!(undoing.phase, UndoPhase::Stuck(_)) {
+                    if is_skipped {
+                        skipped.push(undoing.step);
+                    } else {
+                        undoing.retries.clear();
+                        turn.attempt_undo(scope, undoing);
+                    }
+                }
+            }
+            for step in skipped {
+                turn.undone(scope, track, step);
+            }
+        });
+        self.tell_if_undone(scope);
+    }
+
+    /// An answer for a step that the saga has left: it may settle whether there is anything to undo.
+    pub(super) fn hear_late(&mut self, command: CommandId, result: &TaskResult) {
+        let step = command.effect.step;
+        let found = self.run.scopes.iter_mut().find_map(|(number, scope)| {
+            let in_stack = doubtful_in(&mut scope.undo, step);
+            let found = match (&mut scope.activity, in_stack) {
+                (_, Some(found)) => Some(found),
+                (Activity::Undoing(track), None) => track.doubtful_mut(step),
+                (Activity::Branches(branches), None) => {
+                    branches.undo.iter_mut().find_map(|stack| doubtful_in(stack, step))
+                }
+                (Activity::Iterations(iterations), None) => {
+                    iterations.undo.iter_mut().find_map(|stack| doubtful_in(stack, step))
+                }
+                _ => None,
+            };
+            found.map(|found| (*number, found))
+        });
+        let Some((scope, found)) = found else {
+            self.effects.ignored = Some(Ignored::NotPending);
+            return;
+        };
+        let Some(doubt) = &mut found.doubt else { return };
+        match result {
+            TaskResult::Heartbeat => {
+                self.effects.ignored = Some(Ignored::NotPending);
+                return;
+            }
+            TaskResult::Failed { .. } => {
+                if !doubt.attempts.remove(&command.attempt) {
+                    self.effects.ignored = Some(Ignored::NotPending);
+                    return;
+                }
+            }
+            TaskResult::Succeeded { output } => {
+                let arguments = late_arguments(self.program, found, output, &mut self.environment);
+                if let Some(input) = arguments {
+                    found.input = input;
+                }
+                found.doubt = None;
+            }
+        }
+        let succeeded = matches!(result, TaskResult::Succeeded { .. });
+        self.tell(scope, Happening::LateReply { command, succeeded });
+        if self.is_undoing(scope) {
+            self.drive(scope, |_, _| {});
+            self.tell_if_undone(scope);
+        }
+    }
+
+    /// Turns a track back into a stack. What is being undone is begun again: undoing is idempotent.
+    pub(super) fn unwind(&mut self, track: Track) -> Vec<Undo> {
+        let mut stack = track.stack;
+        match track.current {
+            None => {}
+            Some(Current::Settling(step)) => stack.push(Undo::Step(step)),
+            Some(Current::Undoing(undoing)) => {
+                self.run.pending.remove(&undoing.step);
+                stack.push(Undo::Step(Box::new(undoing.of)));
+            }
+            Some(Current::Branches(tracks)) => {
+                let stacks = tracks.into_iter().map(|track| self.unwind(track)).collect();
+                stack.push(Undo::Branches(stacks));
+            }
+        }
+        stack
+    }
+}
+
+/// The arguments of an undo, evaluated with the result that was learned late.
+fn late_arguments(
+    program: &super::program::Program,
+    of: &UndoStep,
+    result: &Arc<Value>,
+    environment: &mut crate::expression::Environment,
+) -> Option<Arc<Value>> {
+    let state = program.state(of.machine, of.state)?;
+    let Kind::Task(task) = &state.kind else { return None };
+    let template = task.compensate.as_ref()?.arguments.as_ref()?;
+    let Doubt { input, variables, .. } = of.doubt.as_ref()?;
+    let seen = match state.language {
+        QueryLanguage::JsonPath => with_result(input, result),
+        QueryLanguage::Jsonata => Arc::clone(input),
+    };
+    template_apart(template, &seen, result, variables, environment).map(Arc::new)
+}

@@ -1,0 +1,138 @@
+//! What the fold asks the world to do.
+//!
+//! Every effect is a message with an identity that depends on the journal alone, so publishing it
+//! twice is harmless and a replay publishes the same ones.
+
+use dirigent_contracts::{
+    header::TraceContext,
+    history::HistoryEvent,
+    id::SagaAddress,
+    journal::Parent,
+    outcome::{Failure, Outcome},
+    task::Command,
+    time::Timestamp,
+};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// What folding one entry asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Effects {
+    /// The effects, in the order of their causes.
+    pub effects: Vec<Effect>,
+    /// What happened, for histories, traces and metrics.
+    pub history: Vec<HistoryEvent>,
+    /// Why the entry changed nothing, if it did not.
+    pub ignored: Option<Ignored>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Publish a command to the workers of its task.
+    Command {
+        /// The command.
+        command: Box<Command>,
+        /// The trace that it belongs to.
+        trace: Option<TraceContext>,
+    },
+    /// Publish a domain event as CloudEvents.
+    DomainEvent(DomainEvent),
+    /// Start a child saga.
+    StartChild {
+        /// The child's address.
+        child: SagaAddress,
+        /// Its input.
+        input: Arc<Value>,
+        /// Who waits for it.
+        parent: Parent,
+        /// The trace that it belongs to.
+        trace: Option<TraceContext>,
+    },
+    /// Ask a child saga to end.
+    CancelChild {
+        /// The child's address.
+        child: SagaAddress,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Tell the saga that waits for this one how it ended.
+    TellParent {
+        /// Who waits.
+        parent: Parent,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Announce how the saga ended: its outcome record.
+    Ended {
+        /// How it ended.
+        outcome: Outcome,
+        /// When it had started.
+        started_at: Timestamp,
+        /// When it ended.
+        ended_at: Timestamp,
+        /// The trace that it belongs to.
+        trace: Option<TraceContext>,
+    },
+    /// Announce that the saga needs a person.
+    Incident {
+        /// The state that it is stuck at.
+        state: String,
+        /// Why.
+        failure: Failure,
+        /// Since when.
+        at: Timestamp,
+    },
+}
+
+/// A domain event to be published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DomainEvent {
+    /// Its NATS subject, and its CloudEvents type.
+    pub subject: Arc<str>,
+    /// Its CloudEvents id: the effect id.
+    pub id: String,
+    /// The saga that publishes it.
+    pub saga: SagaAddress,
+    /// When it happened.
+    pub time: Timestamp,
+    /// Its data.
+    pub data: Arc<Value>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
+}
+
+/// Why an entry changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ignored {
+    /// It had been folded before.
+    Repeated,
+    /// The saga had been started before.
+    AlreadyStarted,
+    /// There is no such saga, or it has ended.
+    NoSuchSaga,
+    /// Nobody waits for this answer any more.
+    NotPending,
+    /// The event had come before.
+    KnownEvent,
+    /// Nothing was due.
+    NothingDue,
+    /// The saga is not in a condition for that request.
+    NotApplicable,
+}
+
+impl Ignored {
+    /// A word for metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Repeated => "repeated",
+            Self::AlreadyStarted => "already-started",
+            Self::NoSuchSaga => "no-such-saga",
+            Self::NotPending => "not-pending",
+            Self::KnownEvent => "known-event",
+            Self::NothingDue => "nothing-due",
+            Self::NotApplicable => "not-applicable",
+        }
+    }
+}

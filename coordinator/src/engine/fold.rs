@@ -1,0 +1,400 @@
+//! The fold: `(state, entry) -> (state', effects)`.
+//!
+//! Everything about a saga is decided here, from its state, its program and one entry. An entry that
+//! fits nothing changes nothing: whatever is delivered twice, late, or to the wrong saga is ignored,
+//! and said to be.
+
+use super::{
+    effect::{Effect, Effects, Ignored},
+    program::{Kind, Program},
+    saga::{Activity, Run, Saga, Scope},
+    turn::Turn,
+};
+use dirigent_contracts::{
+    error_name,
+    header::TraceContext,
+    history::{Happening, HistoryEvent},
+    id::{JournalSeq, PartitionId, RunId, SagaAddress},
+    journal::{Control, Entry, EventEntry, Start},
+    limit,
+    outcome::Failure,
+    time::Timestamp,
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// An entry of the journal, with its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The partition whose journal it stands in.
+    pub partition: PartitionId,
+    /// Its position.
+    pub seq: JournalSeq,
+    /// Its time, given by `JetStream`: the fold's only clock.
+    pub at: Timestamp,
+    /// The saga that it is for.
+    pub address: SagaAddress,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
+    /// The entry.
+    pub entry: Entry,
+}
+
+/// Folds one entry into a saga's state.
+///
+/// `state` is `None` for a saga that is not known; it is `None` afterwards if there is nothing to be
+/// remembered. A saga that has ended stays in `state` with its outcome; whoever keeps the states
+/// may drop it once the effects are published. `program` is the saga's definition: of the version
+/// that the state names, or for a start the entry; `None` if it cannot be run, which makes an
+/// incident of the saga.
+pub fn fold(state: &mut Option<Saga>, program: Option<&Program>, record: &Record) -> Effects {
+    let saga = match state {
+        Some(saga) => saga,
+        None => match &record.entry {
+            Entry::Start(_) | Entry::Event(_) => {
+                state.insert(Saga::new(record.address.clone(), record.partition))
+            }
+            _ => return ignored(Ignored::NoSuchSaga),
+        },
+    };
+    if record.seq <= saga.applied {
+        return ignored(Ignored::Repeated);
+    }
+    saga.applied = record.seq;
+    saga.updated_at = record.at;
+    let effects = saga.fold(program, record);
+    if saga.run.is_none() && saga.is_over() {
+        *state = None;
+    }
+    effects
+}
+
+fn ignored(why: Ignored) -> Effects {
+    Effects { ignored: Some(why), ..Effects::default() }
+}
+
+impl Saga {
+    fn fold(&mut self, program: Option<&Program>, record: &Record) -> Effects {
+        if let Entry::Start(start) = &record.entry {
+            return self.start(program, record, start);
+        }
+        if self.run.is_none() {
+            return match &record.entry {
+                Entry::Event(event) => self.keep(event, record.at),
+                Entry::Timer(timer) if timer.due >= self.forget_at => {
+                    self.buffered.clear();
+                    Effects::default()
+                }
+                _ => ignored(Ignored::NotApplicable),
+            };
+        }
+        if let Some(run) = &mut self.run {
+            if run.outcome.is_some() {
+                return ignored(Ignored::NoSuchSaga);
+            }
+            if run.broken.is_some() {
+                return self.mend(program, record);
+            }
+        }
+        let Some(program) = program else { return self.break_down(record) };
+        if let Entry::Event(event) = &record.entry {
+            if self.seen_events.contains(&event.id) {
+                return ignored(Ignored::KnownEvent);
+            }
+            self.remember(event);
+        }
+        self.turn(program, record, |turn| turn.take(&record.entry))
+    }
+
+    fn turn(
+        &mut self,
+        program: &Program,
+        record: &Record,
+        act: impl FnOnce(&mut Turn<'_>),
+    ) -> Effects {
+        let Self { address, partition, run, buffered, .. } = self;
+        let Some(run) = run else { return Effects::default() };
+        let mut turn =
+            Turn::new(address, *partition, run, buffered, program, record.seq, record.at);
+        act(&mut turn);
+        turn.complete()
+    }
+
+    fn start(&mut self, program: Option<&Program>, record: &Record, start: &Start) -> Effects {
+        if self.run.is_some() {
+            return ignored(Ignored::AlreadyStarted);
+        }
+        self.forget_at = Timestamp::NEVER;
+        let timeout = program.and_then(|program| program.timeout);
+        let run = self.run.insert(Run {
+            id: RunId::derive(&self.address, record.seq, record.at),
+            digest: start.digest.clone(),
+            input: Arc::clone(&start.input),
+            started_at: record.at,
+            deadline: timeout.map_or(Timestamp::NEVER, |timeout| record.at + timeout),
+            trace: record.trace,
+            trigger: start.trigger.clone(),
+            parent: start.parent.clone(),
+            scopes: BTreeMap::from([(0, Scope::new(0, None, None))]),
+            next_scope: 1,
+            next_step: 1,
+            pending: BTreeMap::new(),
+            ending: None,
+            is_past_pivot: false,
+            has_undone: false,
+            broken: None,
+            outcome: None,
+        });
+        let told = HistoryEvent {
+            seq: record.seq,
+            at: record.at,
+            scope: 0,
+            what: Happening::SagaStarted {
+                run: run.id,
+                digest: run.digest.clone(),
+                input: Arc::clone(&run.input),
+                trigger: run.trigger.clone(),
+                parent: run.parent.clone(),
+            },
+        };
+        let input = Arc::clone(&run.input);
+        let mut effects = match program {
+            None => self.break_down(record),
+            Some(program) => self.turn(program, record, |turn| turn.start(0, 0, input)),
+        };
+        effects.history.insert(0, told);
+        effects
+    }
+
+    /// The definition cannot be run: the saga waits for a person.
+    fn break_down(&mut self, record: &Record) -> Effects {
+        let Some(run) = &mut self.run else { return Effects::default() };
+        let failure = Failure::new(
+            error_name::RUNTIME,
+            format!(
+                "version {} of the definition '{}' cannot be run: it is missing, or this build \
+                 does not understand it",
+                run.digest.short(),
+                self.address.definition
+            ),
+        );
+        run.broken = Some(failure.clone());
+        let what = Happening::Stuck { state: String::new(), failure: failure.clone() };
+        Effects {
+            effects: vec![Effect::Incident { state: String::new(), failure, at: record.at }],
+            history: vec![HistoryEvent { seq: record.seq, at: record.at, scope: 0, what }],
+            ignored: None,
+        }
+    }
+
+    /// A saga with a broken definition hears an entry: a Retry mends it, if it can be run now.
+    fn mend(&mut self, program: Option<&Program>, record: &Record) -> Effects {
+        let is_retry = matches!(record.entry, Entry::Control(Control::Retry));
+        let (Some(program), Some(run), true) = (program, &mut self.run, is_retry) else {
+            return ignored(Ignored::NotApplicable);
+        };
+        run.broken = None;
+        if let Some(timeout) = program.timeout {
+            run.deadline = record.at + timeout;
+        }
+        let input = Arc::clone(&run.input);
+        let has_begun = run.next_step > 1 || !run.pending.is_empty();
+        self.turn(program, record, |turn| {
+            turn.tell(0, Happening::Resumed { skipped: false });
+            if !has_begun {
+                turn.start(0, 0, input);
+            }
+        })
+    }
+
+    /// An event came before the saga: it is kept for a while.
+    fn keep(&mut self, event: &EventEntry, at: Timestamp) -> Effects {
+        if self.seen_events.contains(&event.id) {
+            return ignored(Ignored::KnownEvent);
+        }
+        if self.buffered.is_empty() {
+            self.forget_at = at + limit::EARLY_EVENT_RETENTION;
+        }
+        self.remember(event);
+        self.buffered.push_back(event.clone());
+        while self.buffered.len() > limit::BUFFERED_EVENTS {
+            self.buffered.pop_front();
+        }
+        Effects::default()
+    }
+
+    fn remember(&mut self, event: &EventEntry) {
+        self.seen_events.push_back(event.id.clone());
+        while self.seen_events.len() > limit::BUFFERED_EVENTS {
+            self.seen_events.pop_front();
+        }
+    }
+}
+
+impl Turn<'_> {
+    fn take(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Start(_) => self.effects.ignored = Some(Ignored::AlreadyStarted),
+            Entry::Reply(reply) => self.hear(
+                reply.command,
+                reply.result.clone(),
+                reply.callback,
+                reply.worker.clone(),
+            ),
+            Entry::Child(child) => self.hear_child(child.command, child.outcome.clone()),
+            Entry::Event(event) => self.take_event(event),
+            Entry::Timer(timer) => self.take_timer(timer.due),
+            Entry::Control(control) => self.take_control(control),
+        }
+    }
+
+    fn take_event(&mut self, event: &EventEntry) {
+        let waiting = self.run.scopes.iter().find_map(|(number, scope)| match &scope.activity {
+            Activity::Attempt(attempt) => match &attempt.kind {
+                super::saga::AttemptKind::Event(name) => (*name == event.name).then_some(*number),
+                _ => None,
+            },
+            _ => None,
+        });
+        self.tell(
+            waiting.unwrap_or(0),
+            Happening::EventReceived {
+                name: event.name.clone(),
+                id: event.id.clone(),
+                awaited: waiting.is_some(),
+            },
+        );
+        match waiting {
+            Some(scope) => self.finish(scope, &event.data),
+            None => {
+                self.buffered.push_back(event.clone());
+                while self.buffered.len() > limit::BUFFERED_EVENTS {
+                    self.buffered.pop_front();
+                }
+            }
+        }
+    }
+
+    fn take_timer(&mut self, due: Timestamp) {
+        if self.run.ending.is_none() && self.run.deadline <= due {
+            let failure = Failure::new(error_name::TIMEOUT, "the saga's TimeoutSeconds are over");
+            self.end_forward(failure, false);
+            return;
+        }
+        let mut scopes: Vec<(Timestamp, u32)> = self
+            .run
+            .scopes
+            .iter()
+            .map(|(number, scope)| (scope.activity.deadline(), *number))
+            .filter(|(deadline, _)| *deadline <= due)
+            .collect();
+        scopes.sort_unstable();
+        if scopes.is_empty() {
+            self.effects.ignored = Some(Ignored::NothingDue);
+        }
+        for (_, number) in scopes {
+            // A scope that failed before may have taken this one with it.
+            let Some(scope) = self.scope(number) else { continue };
+            if scope.activity.deadline() > due {
+                continue;
+            }
+            let Some(state) = self.state_of(number) else { continue };
+            match scope.activity.clone() {
+                Activity::Attempt(attempt) => self.give_up(number, &attempt),
+                Activity::Undoing(_) => self.undo_due(number, due),
+                Activity::Until(_) if matches!(state.kind, Kind::Wait(_)) => {
+                    match self.effective_input(number, state) {
+                        Ok(input) => self.finish(number, &input),
+                        Err(failure) => self.fail_later(number, failure),
+                    }
+                }
+                Activity::Until(_) => self.begin(number, state),
+                _ => {}
+            }
+        }
+    }
+
+    fn take_control(&mut self, control: &Control) {
+        match control {
+            Control::Cancel { reason } => {
+                if self.run.ending.is_some() || self.run.is_past_pivot {
+                    self.effects.ignored = Some(Ignored::NotApplicable);
+                    return;
+                }
+                self.tell(0, Happening::CancelRequested { reason: reason.clone() });
+                self.end_forward(Failure::new(error_name::CANCELED, reason.clone()), true);
+            }
+            Control::Retry => self.resume(false),
+            Control::Skip { .. } => self.resume(true),
+            Control::Poison { command, deliveries } => {
+                let failure = Failure::new(
+                    error_name::POISON_COMMAND,
+                    format!("the command was delivered {deliveries} times and never answered"),
+                );
+                self.poison(*command, failure);
+            }
+        }
+    }
+
+    fn resume(&mut self, is_skipped: bool) {
+        let stuck: Vec<u32> = self
+            .run
+            .scopes
+            .iter()
+            .filter(|(_, scope)| match &scope.activity {
+                Activity::Stuck(_) => true,
+                Activity::Undoing(track) => track.stuck_at().is_some(),
+                _ => false,
+            })
+            .map(|(number, _)| *number)
+            .collect();
+        if stuck.is_empty() {
+            self.effects.ignored = Some(Ignored::NotApplicable);
+            return;
+        }
+        self.tell(0, Happening::Resumed { skipped: is_skipped });
+        for number in stuck {
+            let Some(state) = self.state_of(number) else { continue };
+            match self.scope(number).map(|scope| &scope.activity) {
+                Some(Activity::Undoing(_)) => self.resume_undo(number, is_skipped),
+                Some(Activity::Stuck(failure)) if is_skipped => {
+                    let failure = failure.clone();
+                    self.fail(number, failure, false);
+                }
+                Some(Activity::Stuck(_)) => self.begin(number, state),
+                _ => {}
+            }
+        }
+    }
+
+    /// The broker gave up on a command: its step waits for a person.
+    fn poison(&mut self, command: dirigent_contracts::id::CommandId, failure: Failure) {
+        let step = command.effect.step;
+        let number = self.run.pending.get(&step).copied();
+        let Some(number) = number.filter(|_| command.effect.run == self.run.id) else {
+            self.effects.ignored = Some(Ignored::NotPending);
+            return;
+        };
+        let Some(scope) = self.scope_mut(number) else { return };
+        match &scope.activity {
+            Activity::Undoing(_) => {
+                let result = dirigent_contracts::task::TaskResult::Failed { failure, retryable: true };
+                self.hear_undo(number, command, result, String::new());
+            }
+            Activity::Attempt(_) if scope.attempt == command.attempt => {
+                scope.unknown.insert(command.attempt);
+                scope.activity = Activity::Stuck(failure.clone());
+                self.tell(
+                    number,
+                    Happening::TaskFailed {
+                        command,
+                        failure: failure.clone(),
+                        worker: String::new(),
+                    },
+                );
+                let state = self.state_name(number);
+                self.stuck(number, state, failure);
+            }
+            _ => self.effects.ignored = Some(Ignored::NotPending),
+        }
+    }
+}

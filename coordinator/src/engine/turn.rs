@@ -1,0 +1,174 @@
+//! One fold in progress: the saga, the program, and what has been asked for so far.
+//!
+//! A turn works through a queue of [`Work`] until every scope waits for something again. The queue
+//! takes the place of recursion, so a long chain of states needs no stack.
+
+use super::{
+    effect::{DomainEvent, Effect, Effects},
+    program::{Program, State},
+    saga::{Run, Scope},
+};
+use crate::expression::Environment;
+use dirigent_contracts::{
+    error_name,
+    history::{Happening, HistoryEvent},
+    id::{EffectId, JournalSeq, PartitionId, SagaAddress},
+    journal::EventEntry,
+    limit,
+    outcome::Failure,
+    time::Timestamp,
+};
+use serde_json::Value;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+};
+
+/// What is left to do in this turn.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A scope enters a state.
+    Enter { scope: u32, state: u32, input: Arc<Value> },
+    /// The state of a scope has its result.
+    Finish { scope: u32, result: Arc<Value> },
+    /// The state of a scope has failed.
+    Fail { scope: u32, failure: Failure, is_retryable: bool },
+    /// A scope has reached its end.
+    End { scope: u32, output: Arc<Value> },
+}
+
+pub(super) struct Turn<'a> {
+    pub(super) address: &'a SagaAddress,
+    pub(super) partition: PartitionId,
+    pub(super) run: &'a mut Run,
+    pub(super) buffered: &'a mut VecDeque<EventEntry>,
+    pub(super) program: &'a Program,
+    pub(super) seq: JournalSeq,
+    pub(super) now: Timestamp,
+    pub(super) environment: Environment,
+    pub(super) effects: Effects,
+    pub(super) work: VecDeque<Work>,
+    transitions: usize,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(
+        address: &'a SagaAddress,
+        partition: PartitionId,
+        run: &'a mut Run,
+        buffered: &'a mut VecDeque<EventEntry>,
+        program: &'a Program,
+        seq: JournalSeq,
+        now: Timestamp,
+    ) -> Self {
+        let seed = seed(run, seq);
+        Self {
+            address,
+            partition,
+            run,
+            buffered,
+            program,
+            seq,
+            now,
+            environment: Environment::new(now.0, seed),
+            effects: Effects::default(),
+            work: VecDeque::new(),
+            transitions: 0,
+        }
+    }
+
+    /// Works until every scope waits, and gives what was asked for.
+    pub(super) fn complete(mut self) -> Effects {
+        while let Some(work) = self.work.pop_front() {
+            if self.run.outcome.is_some() {
+                break;
+            }
+            self.transitions += 1;
+            if self.transitions > limit::TRANSITIONS_PER_ENTRY {
+                self.work.clear();
+                self.end_forward(runaway(), false);
+                continue;
+            }
+            match work {
+                Work::Enter { scope, state, input } => self.enter(scope, state, input),
+                Work::Finish { scope, result } => self.finish(scope, &result),
+                Work::Fail { scope, failure, is_retryable } => {
+                    self.fail(scope, failure, is_retryable);
+                }
+                Work::End { scope, output } => self.end_scope(scope, output),
+            }
+        }
+        self.effects
+    }
+
+    pub(super) fn tell(&mut self, scope: u32, what: Happening) {
+        let Self { seq, now, .. } = *self;
+        self.effects.history.push(HistoryEvent { seq, at: now, scope, what });
+    }
+
+    pub(super) fn ask(&mut self, effect: Effect) {
+        self.effects.effects.push(effect);
+    }
+
+    pub(super) fn fail_later(&mut self, scope: u32, failure: Failure) {
+        self.work.push_back(Work::Fail { scope, failure, is_retryable: true });
+    }
+
+    pub(super) fn scope(&self, scope: u32) -> Option<&Scope> {
+        self.run.scopes.get(&scope)
+    }
+
+    pub(super) fn scope_mut(&mut self, scope: u32) -> Option<&mut Scope> {
+        self.run.scopes.get_mut(&scope)
+    }
+
+    /// The state that a scope is in. The program outlives the turn, so this borrows nothing of it.
+    pub(super) fn state_of(&self, scope: u32) -> Option<&'a State> {
+        let scope = self.scope(scope)?;
+        self.program.state(scope.machine, scope.state)
+    }
+
+    pub(super) fn state_name(&self, scope: u32) -> String {
+        self.state_of(scope).map_or_else(String::new, |state| state.name.to_string())
+    }
+
+    pub(super) fn next_step(&mut self) -> u32 {
+        let step = self.run.next_step;
+        self.run.next_step += 1;
+        step
+    }
+
+    pub(super) fn effect_id(&self, step: u32) -> EffectId {
+        self.run.id.effect(step)
+    }
+
+    pub(super) fn publish(&mut self, scope: u32, subject: &Arc<str>, id: EffectId, data: Arc<Value>) {
+        let state = self.state_name(scope);
+        let id = id.to_string();
+        self.tell(
+            scope,
+            Happening::EventPublished { state, subject: subject.to_string(), id: id.clone() },
+        );
+        self.ask(Effect::DomainEvent(DomainEvent {
+            subject: Arc::clone(subject),
+            id,
+            saga: self.address.clone(),
+            time: self.now,
+            data,
+            trace: self.run.trace,
+        }));
+    }
+}
+
+/// The seed of this entry's randomness: the same whenever the entry is folded.
+fn seed(run: &Run, seq: JournalSeq) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(run.id.0.as_bytes(), seq.0)
+}
+
+fn runaway() -> Failure {
+    let limit = limit::TRANSITIONS_PER_ENTRY;
+    Failure::new(
+        error_name::RUNTIME,
+        format!("{limit} state transitions without waiting for anything: the states form a loop"),
+    )
+}
