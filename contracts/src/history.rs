@@ -114,6 +114,10 @@ pub enum Happening {
     TaskSucceeded {
         /// The attempt.
         command: CommandId,
+        /// The state that asked.
+        state: String,
+        /// When it asked.
+        since: Timestamp,
         /// Its result.
         output: Arc<Value>,
         /// Who did it.
@@ -124,6 +128,10 @@ pub enum Happening {
     TaskFailed {
         /// The attempt.
         command: CommandId,
+        /// The state that asked.
+        state: String,
+        /// When it asked.
+        since: Timestamp,
         /// Why.
         failure: Failure,
         /// Who tried.
@@ -134,6 +142,10 @@ pub enum Happening {
     TaskTimedOut {
         /// The attempt.
         command: CommandId,
+        /// The state that asked.
+        state: String,
+        /// When it asked.
+        since: Timestamp,
         /// `States.Timeout` or `States.HeartbeatTimeout`.
         failure: Failure,
     },

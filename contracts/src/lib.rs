@@ -11,6 +11,7 @@
 //! * [`envelope`]: MessagePack bodies and their format version.
 //! * [`journal`]: the entries of a partition's journal, the only source of truth.
 //! * [`task`]: the command that asks a worker for one attempt, and the reply that answers.
+//! * [`consumer`]: the consumer by which workers get the commands of a task.
 //! * [`event`]: `CloudEvents`, in and out.
 //! * [`outcome`]: how a saga stands and how it ends.
 //! * [`history`]: what happened to a saga, told as typed events.
@@ -22,6 +23,7 @@
 //! a failing test; every parser here accepts any bytes without panicking.
 
 pub mod api;
+pub mod consumer;
 pub mod definition;
 pub mod envelope;
 pub mod error_name;

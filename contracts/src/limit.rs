@@ -28,3 +28,7 @@ pub const EARLY_EVENT_RETENTION: Duration = Duration::from_secs(3_600);
 pub const BUFFERED_EVENTS: usize = 64;
 /// State transitions that one journal entry may cause: a loop without a step ends here.
 pub const TRANSITIONS_PER_ENTRY: usize = 25_000;
+/// Longest name of an error that a worker sends, in bytes: the 256 characters of Step Functions.
+pub const ERROR_NAME_BYTES: usize = 256;
+/// Longest cause of an error that a worker sends, in bytes: the 32,768 characters of Step Functions.
+pub const CAUSE_BYTES: usize = 32_768;

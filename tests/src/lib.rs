@@ -1,1 +1,3 @@
-//! Under construction.
+//! What the end-to-end, fault, conformance and benchmark suites share.
+
+pub mod nats;

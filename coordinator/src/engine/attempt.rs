@@ -151,6 +151,7 @@ impl<'a> Turn<'a> {
             number,
             Activity::Attempt(Attempt {
                 kind,
+                since: self.now,
                 deadline,
                 heartbeat_deadline,
                 heartbeat_interval: heartbeat
@@ -235,7 +236,12 @@ impl<'a> Turn<'a> {
             Some(Kind::Task(task))
                 if matches!(task.action, Action::Task { waits_for_token: true, .. })
         );
+        let name = self.state_name(number);
         let Some(scope) = self.scope_mut(number) else { return };
+        let since = match &scope.activity {
+            Activity::Attempt(attempt) if is_current => attempt.since,
+            _ => scope.entered_at,
+        };
         match (result, &mut scope.activity) {
             (TaskResult::Heartbeat, Activity::Attempt(attempt)) if is_current => {
                 if attempt.heartbeat_interval > 0 {
@@ -264,7 +270,13 @@ impl<'a> Turn<'a> {
                 }
                 self.tell(
                     number,
-                    Happening::TaskSucceeded { command, output: Arc::clone(&output), worker },
+                    Happening::TaskSucceeded {
+                        command,
+                        state: name,
+                        since,
+                        output: Arc::clone(&output),
+                        worker,
+                    },
                 );
                 self.finish(number, &output);
             }
@@ -272,9 +284,10 @@ impl<'a> Turn<'a> {
                 if leaves_doubt(&failure) {
                     scope.unknown.insert(command.attempt);
                 }
+                let told = failure.clone();
                 self.tell(
                     number,
-                    Happening::TaskFailed { command, failure: failure.clone(), worker },
+                    Happening::TaskFailed { command, state: name, since, failure: told, worker },
                 );
                 self.fail(number, failure, retryable);
             }
@@ -336,7 +349,10 @@ impl<'a> Turn<'a> {
                 self.ask(Effect::CancelChild { child, reason });
             }
         }
-        self.tell(number, Happening::TaskTimedOut { command, failure: failure.clone() });
+        let state = self.state_name(number);
+        let told = failure.clone();
+        let since = attempt.since;
+        self.tell(number, Happening::TaskTimedOut { command, state, since, failure: told });
         self.fail(number, failure, true);
     }
 

@@ -181,7 +181,7 @@ impl<'a> Turn<'a> {
             }
             Action::Publish { .. } | Action::Await { .. } => {}
         }
-        undoing.phase = UndoPhase::Attempt { deadline };
+        undoing.phase = UndoPhase::Attempt { since: self.now, deadline };
     }
 
     /// Somebody answers the command of an undo. Any attempt's success is the undo's.
@@ -199,16 +199,22 @@ impl<'a> Turn<'a> {
             };
             match result {
                 TaskResult::Succeeded { output } => {
-                    turn.tell(scope, Happening::TaskSucceeded { command, output, worker });
+                    let (state, since) = (turn.undone_state(undoing), undoing.since(turn.now));
+                    turn.tell(
+                        scope,
+                        Happening::TaskSucceeded { command, state, since, output, worker },
+                    );
                     turn.undone(scope, track, command.effect.step);
                 }
                 TaskResult::Failed { failure, .. }
                     if command.attempt == undoing.attempt
                         && matches!(undoing.phase, UndoPhase::Attempt { .. }) =>
                 {
+                    let (state, since) = (turn.undone_state(undoing), undoing.since(turn.now));
+                    let told = failure.clone();
                     turn.tell(
                         scope,
-                        Happening::TaskFailed { command, failure: failure.clone(), worker },
+                        Happening::TaskFailed { command, state, since, failure: told, worker },
                     );
                     turn.undo_failed(scope, undoing, failure);
                 }
@@ -217,6 +223,11 @@ impl<'a> Turn<'a> {
             }
         });
         self.tell_if_undone(scope);
+    }
+
+    fn undone_state(&self, undoing: &Undoing) -> String {
+        let state = self.program.state(undoing.of.machine, undoing.of.state);
+        state.map_or_else(String::new, |state| state.name.to_string())
     }
 
     fn tell_if_undone(&mut self, scope: u32) {
@@ -267,10 +278,16 @@ impl<'a> Turn<'a> {
         self.drive(scope, |turn, track| {
             for undoing in track.undoings_mut() {
                 match undoing.phase {
-                    UndoPhase::Attempt { deadline } if deadline <= due => {
+                    UndoPhase::Attempt { since, deadline } if deadline <= due => {
                         let command = turn.effect_id(undoing.step).command(undoing.attempt);
                         let failure = Failure::new(error_name::TIMEOUT, "");
-                        let told = Happening::TaskTimedOut { command, failure: failure.clone() };
+                        let state = turn.undone_state(undoing);
+                        let told = Happening::TaskTimedOut {
+                            command,
+                            state,
+                            since,
+                            failure: failure.clone(),
+                        };
                         turn.tell(scope, told);
                         turn.undo_failed(scope, undoing, failure);
                     }

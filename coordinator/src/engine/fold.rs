@@ -380,18 +380,21 @@ impl Turn<'_> {
                 let result = dirigent_contracts::task::TaskResult::Failed { failure, retryable: true };
                 self.hear_undo(number, command, result, String::new());
             }
-            Activity::Attempt(_) if scope.attempt == command.attempt => {
+            Activity::Attempt(attempt) if scope.attempt == command.attempt => {
+                let since = attempt.since;
                 scope.unknown.insert(command.attempt);
                 scope.activity = Activity::Stuck(failure.clone());
+                let state = self.state_name(number);
                 self.tell(
                     number,
                     Happening::TaskFailed {
                         command,
+                        state: state.clone(),
+                        since,
                         failure: failure.clone(),
                         worker: String::new(),
                     },
                 );
-                let state = self.state_name(number);
                 self.stuck(number, state, failure);
             }
             _ => self.effects.ignored = Some(Ignored::NotPending),

@@ -8,7 +8,7 @@
 use super::undo::{Track, Undo};
 use dirigent_contracts::{
     header::TraceContext,
-    id::{DefinitionDigest, JournalSeq, PartitionId, RunId, SagaAddress},
+    id::{CommandId, DefinitionDigest, JournalSeq, PartitionId, RunId, SagaAddress},
     journal::{EventEntry, Parent, Trigger},
     outcome::{Failure, Outcome, SagaStatus},
     time::Timestamp,
@@ -137,6 +137,8 @@ pub(super) enum Activity {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Attempt {
     pub(super) kind: AttemptKind,
+    /// When it was asked for.
+    pub(super) since: Timestamp,
     /// When it is given up.
     pub(super) deadline: Timestamp,
     /// When it is given up if no heartbeat comes before.
@@ -287,6 +289,17 @@ impl Run {
     /// How it ended, if it has.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.outcome.as_ref()
+    }
+
+    /// Whether the answer to this very command is still waited for.
+    pub fn awaits(&self, command: CommandId) -> bool {
+        let scope = self.pending.get(&command.effect.step).and_then(|at| self.scopes.get(at));
+        command.effect.run == self.id
+            && scope.is_some_and(|scope| match &scope.activity {
+                Activity::Attempt(_) => scope.attempt == command.attempt,
+                Activity::Undoing(track) => track.awaits(command.effect.step, command.attempt),
+                _ => false,
+            })
     }
 
     /// The error that turned it back, or that it is stuck at.

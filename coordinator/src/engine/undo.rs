@@ -82,6 +82,8 @@ pub(super) struct Undoing {
 pub(super) enum UndoPhase {
     /// An attempt is out.
     Attempt {
+        /// When it was asked for.
+        since: Timestamp,
         /// When it is given up.
         deadline: Timestamp,
     },
@@ -89,6 +91,16 @@ pub(super) enum UndoPhase {
     Until(Timestamp),
     /// All attempts failed: a person is needed.
     Stuck(Failure),
+}
+
+impl Undoing {
+    /// When the attempt that is out was asked for; `now` if none is.
+    pub(super) fn since(&self, now: Timestamp) -> Timestamp {
+        match self.phase {
+            UndoPhase::Attempt { since, .. } => since,
+            UndoPhase::Until(_) | UndoPhase::Stuck(_) => now,
+        }
+    }
 }
 
 impl Track {
@@ -107,7 +119,7 @@ impl Track {
                 step.doubt.as_ref().map_or(Timestamp::NEVER, |doubt| doubt.settles_at)
             }
             Some(Current::Undoing(undoing)) => match &undoing.phase {
-                UndoPhase::Attempt { deadline } => *deadline,
+                UndoPhase::Attempt { deadline, .. } => *deadline,
                 UndoPhase::Until(at) => *at,
                 UndoPhase::Stuck(_) => Timestamp::NEVER,
             },
@@ -153,6 +165,21 @@ impl Track {
                 tracks.iter_mut().flat_map(Self::undoings_mut).collect()
             }
             Some(Current::Settling(_)) | None => Vec::new(),
+        }
+    }
+
+    /// Whether the answer to this attempt of an undo is waited for.
+    pub(super) fn awaits(&self, step: u32, attempt: u32) -> bool {
+        match &self.current {
+            Some(Current::Undoing(undoing)) => {
+                undoing.step == step
+                    && undoing.attempt == attempt
+                    && matches!(undoing.phase, UndoPhase::Attempt { .. })
+            }
+            Some(Current::Branches(tracks)) => {
+                tracks.iter().any(|track| track.awaits(step, attempt))
+            }
+            Some(Current::Settling(_)) | None => false,
         }
     }
 

@@ -60,6 +60,8 @@ pub struct Limits {
     pub depth: usize,
     /// Size of a result, counted as its JSON text would be, roughly.
     pub result_bytes: usize,
+    /// Text that a JSONata expression makes by replacing, joining, padding and by appending in loops, all in all.
+    pub text_bytes: usize,
     /// The last resort against an expression that would stop the fold. Far above what any sensible one takes,
     /// because it is the only limit that a slower machine reaches earlier.
     pub time: Duration,
@@ -72,6 +74,7 @@ impl Default for Limits {
             sequence: 200_000,
             depth: 100,
             result_bytes: 16 * 1024 * 1024,
+            text_bytes: 256 * 1024 * 1024,
             time: Duration::from_secs(2),
         }
     }

@@ -5,6 +5,20 @@
 //! nothing else: no clock, no entropy, no I/O. So the same scope and environment give the same value on every replay
 //! and on every machine. The one exception is [`Limits::time`], which stops an evaluation that would stop the fold.
 //!
+//! ```
+//! use dirigent_coordinator::expression::{Environment, Scope, Template};
+//! use serde_json::json;
+//!
+//! let template = Template::compile_jsonata(&json!({ "total": "{% $sum($states.input.prices) + $fee %}" }))?;
+//!
+//! let (input, context, fee) = (json!({ "prices": [20, 22] }), json!({}), json!(0.5));
+//! let variables = [("fee", &fee)];
+//! let scope = Scope::new(&input, &context, &variables);
+//! let mut environment = Environment::new(1_700_000_000_000_000, 42);
+//! assert_eq!(template.evaluate(&scope, &mut environment)?, json!({ "total": 42.5 }));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! | module | holds |
 //! |---|---|
 //! | [`scope`] | input, context object and variables, borrowed from the saga's state |

@@ -11,6 +11,7 @@ use jsonata_core::value::JValue;
 use serde_json::Value;
 
 use super::conversion;
+use super::expansion::{self, Budget};
 use crate::expression::environment::{Limits, RandomSource};
 use crate::expression::{digest, number};
 
@@ -77,9 +78,11 @@ impl Function {
         evaluator: &mut Evaluator,
         now: i64,
         random: &Randomness,
+        budget: &Budget,
         limits: &Limits,
     ) -> Result<(), EvaluatorError> {
         let random = Rc::clone(random);
+        let budget = Rc::clone(budget);
         let limits = *limits;
         evaluator.register_fn_override(self.name(), move |arguments: &[JValue]| match self {
             Self::Partition => partition(arguments, &limits),
@@ -91,7 +94,7 @@ impl Function {
             Self::Now => now_text(arguments, now),
             Self::Millis => millis(arguments, now),
             Self::Shuffle => shuffle(arguments, &random),
-            Self::Pad => pad(arguments, &limits),
+            Self::Pad => pad(arguments, &budget),
         })
     }
 }
@@ -287,9 +290,9 @@ fn shuffle(arguments: &[JValue], random: &Randomness) -> Outcome {
     }
 }
 
-/// `$pad(text, width, with)`: the standard function, but under the limits, for a width is all it takes to ask for
+/// `$pad(text, width, with)`: the standard function, but on a budget, for a width is all it takes to ask for
 /// gigabytes.
-fn pad(arguments: &[JValue], limits: &Limits) -> Outcome {
+fn pad(arguments: &[JValue], budget: &Budget) -> Outcome {
     check_count("pad", arguments, 1, 3)?;
     let text = match &arguments[0] {
         JValue::Undefined => return Ok(JValue::Undefined),
@@ -307,15 +310,11 @@ fn pad(arguments: &[JValue], limits: &Limits) -> Outcome {
         Some(JValue::String(with)) => with,
         Some(_) => return Err(failure("T0410: argument 3 of $pad must be a string")),
     };
-    #[allow(clippy::cast_precision_loss)]
-    if width.is_nan() || width.abs() > limits.result_bytes as f64 {
-        return Err(failure(format!(
-            "D2015: $pad cannot make a text longer than {}",
-            limits.result_bytes
-        )));
-    }
+    // A cast of NaN is zero, one of something too large is the largest number, which the budget refuses.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let missing = (width.abs() as usize).saturating_sub(text.chars().count());
+    let widest = with.chars().map(char::len_utf8).max().unwrap_or(1);
+    expansion::spend(budget, missing.saturating_mul(widest))?;
     let padding: String = with.chars().cycle().take(missing).collect();
     Ok(JValue::string(if width < 0.0 {
         format!("{padding}{text}")

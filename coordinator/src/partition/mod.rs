@@ -1,0 +1,15 @@
+//! Partitions: the loop that joins the pure engine to the broker, and who runs it.
+//!
+//! A partition has one owner at a time ([`membership`], [`ownership`]). Its [`processor`] reads the
+//! journal in order, folds each entry, publishes the effects, and writes snapshots behind. Two
+//! owners for a moment are wasteful but harmless: both fold the same entries to the same effects
+//! with the same message ids, and snapshots are written by compare-and-set.
+//!
+//! The order of commits, which everything rests on, stands in one function:
+//! [`processor::Processor::run`].
+
+mod live;
+mod membership;
+pub(crate) mod messages;
+pub(crate) mod ownership;
+mod processor;

@@ -1,0 +1,262 @@
+//! Which partitions this coordinator works on: beats, leases, and a processor for each.
+//!
+//! The leases stand in the bucket and change hands by compare-and-set, so two coordinators never
+//! both believe that they have just claimed one. What [`super::membership`] decides is done here.
+
+use super::{
+    membership::{BEAT_INTERVAL, Lease, Member, Membership, Step},
+    processor::{Processor, ProcessorError, Tools},
+};
+use async_nats::jetstream::kv::{self, Operation, Store, UpdateErrorKind};
+use bytes::Bytes;
+use dirigent_contracts::id::PartitionId;
+use futures::StreamExt;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How often the leases are looked at when nothing changes.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Why a coordinator had to stop owning partitions.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnershipError {
+    /// Another process uses the same name.
+    #[error("another coordinator has started under the name '{0}': give each a name of its own")]
+    Displaced(String),
+}
+
+/// The owners of all partitions, as this coordinator sees them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Owners(Arc<Mutex<Vec<String>>>);
+
+impl Owners {
+    /// The owner of each partition, in order; empty where there is none.
+    pub(crate) fn list(&self) -> Vec<String> {
+        self.0.lock().map(|owners| owners.clone()).unwrap_or_default()
+    }
+}
+
+/// One processor at work.
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), ProcessorError>>,
+}
+
+pub(crate) struct Ownership {
+    bucket: Store,
+    tools: Tools,
+    name: String,
+    instance: Uuid,
+    membership: Membership,
+    running: BTreeMap<PartitionId, Running>,
+    owners: Owners,
+    beat: u64,
+}
+
+impl Ownership {
+    pub(crate) fn new(bucket: Store, tools: Tools, owners: Owners) -> Self {
+        let name = tools.settings.name.clone();
+        let instance = Uuid::now_v7();
+        Self {
+            membership: Membership::new(name.clone(), instance),
+            bucket,
+            tools,
+            name,
+            instance,
+            running: BTreeMap::new(),
+            owners,
+            beat: 0,
+        }
+    }
+
+    /// Owns this member's share until `stop`; then gives all of it back.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), OwnershipError> {
+        let mut changes = self.watch().await;
+        self.beat().await;
+        let mut beat = tokio::time::interval(BEAT_INTERVAL);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                change = changes.next() => match change {
+                    Some(Ok(entry)) => {
+                        self.see(&entry);
+                        if self.membership.is_displaced() {
+                            self.stop_all().await;
+                            return Err(OwnershipError::Displaced(self.name));
+                        }
+                    }
+                    Some(Err(_)) | None => {
+                        tokio::time::sleep(LOOK_INTERVAL).await;
+                        changes = self.watch().await;
+                    }
+                },
+                _ = beat.tick() => self.beat().await,
+                _ = look.tick() => self.look().await,
+            }
+        }
+        self.stop_all().await;
+        self.give_back().await;
+        Ok(())
+    }
+
+    /// Watches members and leases, patiently: the broker may be away.
+    async fn watch(&self) -> kv::Watch {
+        loop {
+            match self.bucket.watch_many_with_history(["member.>", "lease.*"]).await {
+                Ok(changes) => return changes,
+                Err(error) => {
+                    tracing::warn!(%error, "the leases cannot be watched; trying again");
+                    tokio::time::sleep(BEAT_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    fn see(&mut self, entry: &kv::Entry) {
+        if let Some(name) = entry.key.strip_prefix("member.") {
+            let Ok(name) = dirigent_contracts::token::decode(name) else { return };
+            let member = match entry.operation {
+                Operation::Put => read::<Member>(&entry.value),
+                Operation::Delete | Operation::Purge => None,
+            };
+            self.membership.see_member(&name, member, Instant::now());
+        } else if let Some(partition) = entry.key.strip_prefix("lease.") {
+            let Ok(partition) = partition.parse() else { return };
+            let lease = read::<Lease>(&entry.value).unwrap_or_default();
+            self.membership.see_lease(PartitionId(partition), lease, entry.revision);
+        }
+    }
+
+    async fn beat(&mut self) {
+        self.beat += 1;
+        let member = Member { instance: self.instance, beat: self.beat };
+        if let Err(error) = self.bucket.put(self.member_key(), body(&member)).await {
+            tracing::warn!(%error, "the beat was not heard");
+        }
+    }
+
+    fn member_key(&self) -> String {
+        format!("member.{}", dirigent_contracts::token::encode(&self.name))
+    }
+
+    /// Does what the membership decides about each partition.
+    async fn look(&mut self) {
+        let mut owners = Vec::new();
+        for partition in (0..self.tools.partitions).map(PartitionId) {
+            self.reap(partition).await;
+            let is_running = self.running.contains_key(&partition);
+            match self.membership.decide(partition, is_running, Instant::now()) {
+                Step::Keep => {}
+                Step::Claim(lease, revision) => {
+                    if self.write(partition, lease, revision).await {
+                        self.begin(partition);
+                    }
+                }
+                Step::Release(lease, revision) => {
+                    tracing::info!(partition = partition.0, "giving the partition to another");
+                    self.end(partition).await;
+                    self.write(partition, lease, revision).await;
+                }
+                Step::Stop => {
+                    tracing::warn!(partition = partition.0, "another owns the partition now");
+                    self.end(partition).await;
+                }
+            }
+            owners.push(self.membership.owner(partition).unwrap_or_default().to_owned());
+        }
+        if let Ok(mut known) = self.owners.0.lock() {
+            *known = owners;
+        }
+    }
+
+    /// Writes a lease if nobody has changed it. Whether that was so.
+    async fn write(&mut self, partition: PartitionId, lease: Lease, revision: u64) -> bool {
+        let key = format!("lease.{partition}");
+        match self.bucket.update(key, body(&lease), revision).await {
+            Ok(revision) => {
+                self.membership.see_lease(partition, lease, revision);
+                true
+            }
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => false,
+            Err(error) => {
+                tracing::warn!(partition = partition.0, %error, "the lease cannot be written");
+                false
+            }
+        }
+    }
+
+    fn begin(&mut self, partition: PartitionId) {
+        let stop = CancellationToken::new();
+        let processor = Processor::new(partition, self.tools.clone());
+        let task = tokio::spawn(processor.run(stop.clone()));
+        self.running.insert(partition, Running { stop, task });
+    }
+
+    async fn end(&mut self, partition: PartitionId) {
+        if let Some(running) = self.running.remove(&partition) {
+            running.stop.cancel();
+            report(partition, running.task.await);
+        }
+    }
+
+    /// Takes note of a processor that ended by itself: the partition is claimed anew.
+    async fn reap(&mut self, partition: PartitionId) {
+        if self.running.get(&partition).is_some_and(|running| running.task.is_finished()) {
+            self.end(partition).await;
+        }
+    }
+
+    async fn stop_all(&mut self) {
+        for running in self.running.values() {
+            running.stop.cancel();
+        }
+        for (partition, running) in std::mem::take(&mut self.running) {
+            report(partition, running.task.await);
+        }
+    }
+
+    /// Gives all leases back and leaves, so that the others need not wait for this one's death.
+    async fn give_back(&mut self) {
+        for partition in (0..self.tools.partitions).map(PartitionId) {
+            if let Some((lease, revision)) = self.membership.released(partition) {
+                self.write(partition, lease, revision).await;
+            }
+        }
+        if let Err(error) = self.bucket.delete(self.member_key()).await {
+            tracing::debug!(%error, "left without a word");
+        }
+    }
+}
+
+fn report(
+    partition: PartitionId,
+    result: Result<Result<(), ProcessorError>, tokio::task::JoinError>,
+) {
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(partition = partition.0, %error, "the partition will be taken up anew");
+        }
+        Err(error) => {
+            tracing::error!(partition = partition.0, %error, "the partition's owner broke off");
+        }
+    }
+}
+
+fn body(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).unwrap_or_default().into()
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    serde_json::from_slice(body).ok()
+}

@@ -1,0 +1,35 @@
+//! What a coordinator can be told when it starts.
+
+use std::time::Duration;
+
+/// Settings of one coordinator. `Default` is right for most.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this coordinator among the others. A restarted coordinator that keeps its name takes
+    /// its partitions back at once; two that run at a time must not share one.
+    pub name: String,
+    /// How many partitions the installation gets when it is created. `None`: 4 when it is created,
+    /// else as many as it has. It can never be changed afterwards.
+    pub partitions: Option<u16>,
+    /// How many servers keep each stream and bucket that is created.
+    pub replicas: usize,
+    /// How long journals, commands and events are kept.
+    pub retention: Duration,
+    /// A saga whose last change is older is saved; also how often the checkpoint moves.
+    pub snapshot_interval: Duration,
+    /// How long stopping waits for what is under way.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: format!("coordinator-{}", &uuid::Uuid::now_v7().simple().to_string()[20..]),
+            partitions: None,
+            replicas: 1,
+            retention: Duration::from_hours(7 * 24),
+            snapshot_interval: Duration::from_secs(1),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
