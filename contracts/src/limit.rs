@@ -14,6 +14,8 @@ pub const TASK_NAME_BYTES: usize = 128;
 pub const PAYLOAD_BYTES: usize = 262_144;
 /// Largest definition document, in bytes: the 1 MiB of Step Functions.
 pub const DEFINITION_BYTES: usize = 1_048_576;
+/// Most values of a definition document: aliases of YAML could make a small text huge.
+pub const DEFINITION_NODES: usize = 200_000;
 /// Deepest nesting of a value or a document, in levels.
 pub const DEPTH: usize = 128;
 /// How long a Task may run when it does not say: the 99,999,999 s of Step Functions.

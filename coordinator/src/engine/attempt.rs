@@ -397,6 +397,10 @@ impl<'a> Turn<'a> {
             settles_at = Timestamp::NEVER;
         }
         let is_undoable = task.compensate.is_some() || is_child;
+        if result.is_none() && !is_undoable {
+            let effect = self.run.id.effect(step);
+            self.run.unresolved.extend(unknown.iter().map(|attempt| effect.command(*attempt)));
+        }
         let undo = match result {
             Some(result) if task.compensate.is_some() => Some(UndoStep {
                 machine,

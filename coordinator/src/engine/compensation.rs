@@ -240,6 +240,10 @@ impl<'a> Turn<'a> {
         let Some(undoing) = track.undoing_mut(step) else { return };
         let state = self.compensation(&undoing.of).map(|(state, _)| state.name.to_string());
         self.tell(scope, Happening::StepUndone { state: state.unwrap_or_default() });
+        let of = &undoing.of;
+        let effect = self.run.id.effect(of.step);
+        let doubted = of.doubt.iter().flat_map(|doubt| &doubt.attempts);
+        self.run.unresolved.extend(doubted.map(|attempt| effect.command(*attempt)));
         self.run.pending.remove(&step);
         track.clear(step);
     }
@@ -339,7 +343,7 @@ impl<'a> Turn<'a> {
             found.map(|found| (*number, found))
         });
         let Some((scope, found)) = found else {
-            self.effects.ignored = Some(Ignored::NotPending);
+            self.hear_unresolved(command, result);
             return;
         };
         let Some(doubt) = &mut found.doubt else { return };
@@ -367,6 +371,17 @@ impl<'a> Turn<'a> {
         if self.is_undoing(scope) {
             self.drive(scope, |_, _| {});
             self.tell_if_undone(scope);
+        }
+    }
+
+    /// An answer for a step that has been undone without knowing whether it had succeeded.
+    fn hear_unresolved(&mut self, command: CommandId, result: &TaskResult) {
+        let is_final = !matches!(result, TaskResult::Heartbeat);
+        if is_final && self.run.unresolved.remove(&command) {
+            let succeeded = matches!(result, TaskResult::Succeeded { .. });
+            self.tell(0, Happening::LateReply { command, succeeded });
+        } else {
+            self.effects.ignored = Some(Ignored::NotPending);
         }
     }
 

@@ -18,9 +18,13 @@ use dirigent_contracts::{
     journal::{Control, Entry, EventEntry, Start},
     limit,
     outcome::Failure,
+    task::{Reply, TaskResult},
     time::Timestamp,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// An entry of the journal, with its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +93,7 @@ impl Saga {
         }
         if let Some(run) = &mut self.run {
             if run.outcome.is_some() {
-                return ignored(Ignored::NoSuchSaga);
+                return run.hear_after_the_end(record);
             }
             if run.broken.is_some() {
                 return self.mend(program, record);
@@ -141,6 +145,7 @@ impl Saga {
             ending: None,
             is_past_pivot: false,
             has_undone: false,
+            unresolved: BTreeSet::new(),
             broken: None,
             outcome: None,
         });
@@ -227,6 +232,27 @@ impl Saga {
         while self.seen_events.len() > limit::BUFFERED_EVENTS {
             self.seen_events.pop_front();
         }
+    }
+}
+
+impl Run {
+    /// The answer of a step that was undone without knowing whether it had succeeded is recorded
+    /// even now; nothing else is heard any more.
+    fn hear_after_the_end(&mut self, record: &Record) -> Effects {
+        let Entry::Reply(Reply { command, result, .. }) = &record.entry else {
+            return ignored(Ignored::NoSuchSaga);
+        };
+        let succeeded = match result {
+            TaskResult::Succeeded { .. } => true,
+            TaskResult::Failed { .. } => false,
+            TaskResult::Heartbeat => return ignored(Ignored::NotPending),
+        };
+        if !self.unresolved.remove(command) {
+            return ignored(Ignored::NotPending);
+        }
+        let what = Happening::LateReply { command: *command, succeeded };
+        let told = HistoryEvent { seq: record.seq, at: record.at, scope: 0, what };
+        Effects { history: vec![told], ..Effects::default() }
     }
 }
 

@@ -33,3 +33,6 @@ pub use effect::{DomainEvent, Effect, Effects, Ignored};
 pub use fold::{Record, fold};
 pub use program::{Fault, Program};
 pub use saga::{Run, Saga};
+
+#[cfg(test)]
+mod tests;

@@ -62,6 +62,8 @@ pub struct Run {
     pub(super) is_past_pivot: bool,
     /// Whether anything was undone.
     pub(super) has_undone: bool,
+    /// Attempts of steps that were undone before their outcome was known: a late answer is recorded.
+    pub(super) unresolved: BTreeSet<CommandId>,
     /// Why the definition cannot be run, if it cannot.
     pub(super) broken: Option<Failure>,
     /// Set once the saga has ended.

@@ -5,6 +5,7 @@
 use crate::{
     broker::publisher::Outgoing,
     engine::{DomainEvent, Effect},
+    spans,
 };
 use dirigent_contracts::{
     envelope,
@@ -97,7 +98,7 @@ pub(super) fn message(
             let subject = subject::command(&command.task, command.command);
             Outgoing::new(subject, envelope::encode(&**command))
                 .with_message_id(command.command.to_string())
-                .with_trace(*trace)
+                .with_trace(Some(spans::command_context(command.command, *trace)))
         }
         Effect::DomainEvent(event) => domain_event(event),
         Effect::CancelChild { child, reason } => {

@@ -11,5 +11,8 @@
 mod live;
 mod membership;
 pub(crate) mod messages;
-pub(crate) mod ownership;
+mod ownership;
 mod processor;
+
+pub(crate) use ownership::{Owners, Ownership, OwnershipError};
+pub(crate) use processor::Tools;

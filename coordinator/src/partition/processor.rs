@@ -16,7 +16,7 @@ use crate::{
     definitions::Definitions,
     engine::{self, Effect, Effects, Record, Saga},
     settings::Settings,
-    telemetry::Spans,
+    spans::Spans,
 };
 use dirigent_contracts::{
     api::SagaSummary,

@@ -1,0 +1,152 @@
+//! The command line: what can be said, and how its help looks.
+//!
+//! Everything is parsed into the types of the contracts here, so that no command checks a name, a
+//! key or a status a second time.
+
+mod help;
+mod operator;
+mod service;
+
+pub(crate) use help::command;
+pub(crate) use operator::{
+    CallbackArguments, CancelArguments, CheckArguments, DeadLettersArguments, DeadLettersCommand,
+    DefinitionArguments, DeployArguments, ListArguments, RetryArguments, RunArguments,
+    SagaArguments, SignalArguments, StartArguments,
+};
+pub(crate) use service::{CoordinatorArguments, DevArguments};
+
+use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+/// Dirigent conducts microservices: sagas on NATS, and no other server.
+#[derive(Debug, Parser)]
+#[command(name = "dirigent", version, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) broker: BrokerArguments,
+    #[command(flatten)]
+    pub(crate) view: ViewArguments,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the broker is, and who asks.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Broker")]
+pub(crate) struct BrokerArguments {
+    /// Address of the broker; several with commas between
+    #[arg(
+        long,
+        global = true,
+        env = "NATS_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        default_value = "nats://127.0.0.1:4222"
+    )]
+    pub(crate) nats_url: String,
+    /// Credentials file (JWT and seed)
+    #[arg(long, global = true, env = "NATS_CREDS", value_name = "FILE", hide_env_values = true)]
+    pub(crate) creds: Option<PathBuf>,
+    /// User name
+    #[arg(long, global = true, env = "NATS_USER", value_name = "NAME", hide_env_values = true)]
+    pub(crate) user: Option<String>,
+    /// Password; better given as NATS_PASSWORD, where other users do not see it
+    #[arg(long, global = true, env = "NATS_PASSWORD", value_name = "TEXT", hide_env_values = true)]
+    pub(crate) password: Option<String>,
+    /// Token; better given as NATS_TOKEN
+    #[arg(long, global = true, env = "NATS_TOKEN", value_name = "TEXT", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+/// What people and programs see.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct ViewArguments {
+    /// Tables for people, or JSON for programs
+    #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t)]
+    pub(crate) output: Output,
+    /// Colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    pub(crate) color: ColorChoice,
+    /// More details and more log; twice for even more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Form of the log on stderr; DIRIGENT_LOG filters it
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORM",
+        env = "DIRIGENT_LOG_FORMAT",
+        hide_env_values = true,
+        default_value_t
+    )]
+    pub(crate) log_format: LogFormat,
+}
+
+/// The form of results on stdout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Tables and timelines.
+    #[default]
+    Table,
+    /// The coordinator's answer, one JSON document.
+    Json,
+}
+
+/// The form of the log on stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything here: a broker, a coordinator and the example workers
+    Dev(DevArguments),
+    /// Run a coordinator until it is told to stop
+    Coordinator(CoordinatorArguments),
+    /// Check definitions, and report every mistake with its place
+    Check(CheckArguments),
+    /// Deploy definitions
+    Deploy(DeployArguments),
+    /// List the definitions that are deployed
+    Definitions,
+    /// Print a definition's document
+    Definition(DefinitionArguments),
+    /// Start a saga
+    Start(StartArguments),
+    /// Start a saga and wait for its outcome
+    Run(RunArguments),
+    /// List sagas, the latest first
+    List(ListArguments),
+    /// Tell how a saga stands
+    Describe(SagaArguments),
+    /// Tell what happened to a saga, as a timeline
+    History(SagaArguments),
+    /// Send an event to a saga
+    Signal(SignalArguments),
+    /// Complete a step that waits for a token
+    Callback(CallbackArguments),
+    /// Cancel a saga: what it did is undone
+    Cancel(CancelArguments),
+    /// Let a stuck saga go on
+    Retry(RetryArguments),
+    /// List messages that could not be understood, or publish one again
+    DeadLetters(DeadLettersArguments),
+    /// Tell how the installation stands
+    Status,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[cfg(test)]
+mod tests;

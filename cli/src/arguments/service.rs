@@ -1,0 +1,36 @@
+//! Arguments of the commands that keep running: `dev` and `coordinator`.
+
+use clap::Args;
+use std::{num::NonZeroU16, path::PathBuf};
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DevArguments {
+    /// Where the broker keeps its data; it is made if it is not there
+    #[arg(long, value_name = "DIR", default_value = ".dirigent")]
+    pub(crate) data_dir: PathBuf,
+    /// Port of the broker on 127.0.0.1; 4222 if that is free, else any, if it is not said
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// Run no example workers and deploy no example definitions
+    #[arg(long)]
+    pub(crate) no_examples: bool,
+    /// Directory of definitions to deploy
+    #[arg(long, value_name = "DIR", default_value = "examples", conflicts_with = "no_examples")]
+    pub(crate) examples: PathBuf,
+    /// The nats-server program; looked for in PATH and .venv/bin if it is not said
+    #[arg(long, value_name = "FILE", env = "DIRIGENT_NATS_SERVER", hide_env_values = true)]
+    pub(crate) nats_server: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CoordinatorArguments {
+    /// How many partitions the installation gets: only when it is created, and then for ever
+    #[arg(long, value_name = "N")]
+    pub(crate) partitions: Option<NonZeroU16>,
+    /// What this coordinator is called in `dirigent status`; its host and process id if not said
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// On how many brokers of a cluster each stream is kept
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub(crate) replicas: u8,
+}

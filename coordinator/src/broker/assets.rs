@@ -1,0 +1,297 @@
+//! The streams, buckets and consumers that Dirigent stands on: created where they are missing,
+//! checked where they are there.
+
+use super::{BrokerError, snapshots::REMOVAL_MARKER};
+use crate::settings::Settings;
+use async_nats::{
+    Client,
+    jetstream::{
+        Context, ErrorCode,
+        consumer::{AckPolicy, pull},
+        context::{CreateStreamErrorKind, GetStreamErrorKind, KeyValueErrorKind},
+        kv::{self, Store},
+        stream::{self, Config, DiscardPolicy, RetentionPolicy, StorageType},
+    },
+};
+use dirigent_contracts::{
+    consumer::CommandConsumer,
+    id::{PartitionId, TaskName},
+    subject,
+};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The oldest server that will do: message TTLs (2.11), and what 2.12 mends in replicated streams.
+const OLDEST_SERVER: &str = "2.12";
+/// Partitions of a new installation, if the settings do not say.
+const DEFAULT_PARTITIONS: u16 = 4;
+/// How long the broker recognises a message id.
+const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
+/// Most dead letters; the oldest go first.
+const MOST_DEAD_LETTERS: i64 = 1_000_000;
+/// Where the installation's settings stand in their bucket.
+const INSTALLATION_KEY: &str = "installation";
+
+/// What is fixed when an installation is created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Installation {
+    partitions: u16,
+}
+
+/// What was found or created.
+pub(super) struct Assets {
+    pub(super) sagas: Store,
+    pub(super) definitions: Store,
+    pub(super) partitions_bucket: Store,
+    pub(super) partitions: u16,
+    pub(super) durability: String,
+}
+
+/// Checks the server, and makes sure of every stream and bucket.
+pub(super) async fn prepare(
+    client: &Client,
+    context: &Context,
+    settings: &Settings,
+) -> Result<Assets, BrokerError> {
+    if !client.is_server_compatible(2, 12, 0) {
+        let found = client.server_info().version;
+        return Err(BrokerError::TooOld { found, needed: OLDEST_SERVER });
+    }
+    if let Err(error) = context.query_account().await {
+        return Err(BrokerError::NoJetStream { reason: error.to_string() });
+    }
+    let buckets = tokio::try_join!(
+        bucket(context, settings, subject::PARTITIONS_BUCKET, "Leases, members, checkpoints"),
+        bucket(context, settings, subject::DEFINITIONS_BUCKET, "Definitions by name and version"),
+        bucket(context, settings, subject::SAGAS_BUCKET, "Snapshots of live sagas"),
+        bucket(context, settings, subject::INBOX_BUCKET, "What workers remember of effects"),
+    );
+    let (partitions_bucket, definitions, sagas, _) = buckets?;
+    let partitions = installation(&partitions_bucket, settings).await?.partitions;
+    let streams = streams(partitions, settings);
+    let ensured = streams.into_iter().map(|config| ensure_stream(context, config));
+    let infos = futures::future::try_join_all(ensured).await?;
+    let replicas = infos.iter().map(|config| config.num_replicas).min().unwrap_or(1);
+    Ok(Assets {
+        sagas,
+        definitions,
+        partitions_bucket,
+        partitions,
+        durability: durability(replicas),
+    })
+}
+
+/// The streams of an installation.
+fn streams(partitions: u16, settings: &Settings) -> Vec<Config> {
+    let base = |name: String, filter: String, description: &str| Config {
+        name,
+        subjects: vec![filter],
+        description: Some(description.to_owned()),
+        num_replicas: settings.replicas,
+        storage: StorageType::File,
+        max_age: settings.retention,
+        duplicate_window: DUPLICATE_WINDOW.min(settings.retention),
+        allow_direct: true,
+        // An operator's size limit must push back, never eat what nobody has read.
+        discard: DiscardPolicy::New,
+        ..Config::default()
+    };
+    let journals = (0..partitions).map(PartitionId).map(|partition| {
+        base(
+            subject::journal_stream(partition),
+            subject::journal_filter(partition),
+            "Journal of a partition: the only source of truth",
+        )
+    });
+    let commands = Config {
+        retention: RetentionPolicy::WorkQueue,
+        ..base(
+            subject::COMMANDS_STREAM.to_owned(),
+            "dirigent.command.>".to_owned(),
+            "Commands to workers",
+        )
+    };
+    let events = base(
+        subject::EVENTS_STREAM.to_owned(),
+        "dirigent.event.>".to_owned(),
+        "Outcomes and incidents of sagas",
+    );
+    let dead_letters = Config {
+        max_age: Duration::ZERO,
+        max_messages: MOST_DEAD_LETTERS,
+        discard: DiscardPolicy::Old,
+        ..base(
+            subject::DEAD_LETTERS_STREAM.to_owned(),
+            "dirigent.dead.>".to_owned(),
+            "What could not be understood",
+        )
+    };
+    journals.chain([commands, events, dead_letters]).collect()
+}
+
+/// Creates a stream, or checks the one that is there. Gives its configuration.
+pub(crate) async fn ensure_stream(context: &Context, wanted: Config) -> Result<Config, BrokerError> {
+    let what = || format!("the stream {}", wanted.name);
+    match context.get_stream(&wanted.name).await {
+        Ok(stream) => {
+            let found = stream.cached_info().config.clone();
+            check(&found, &wanted)?;
+            return Ok(found);
+        }
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error)
+                if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
+            _ => return Err(BrokerError::request(what(), &error)),
+        },
+    }
+    match context.create_stream(wanted.clone()).await {
+        Ok(stream) => Ok(stream.cached_info().config.clone()),
+        // Another coordinator was faster, with other settings.
+        Err(error) => match error.kind() {
+            CreateStreamErrorKind::JetStream(code)
+                if code.error_code() == ErrorCode::STREAM_NAME_EXIST =>
+            {
+                let stream = context.get_stream(&wanted.name).await;
+                let stream = stream.map_err(|error| BrokerError::request(what(), &error))?;
+                check(&stream.cached_info().config, &wanted)?;
+                Ok(stream.cached_info().config.clone())
+            }
+            _ => Err(BrokerError::request(what(), &error)),
+        },
+    }
+}
+
+/// Whether a stream that is there will do.
+fn check(found: &Config, wanted: &Config) -> Result<(), BrokerError> {
+    let unfit = |problem: String, remedy: &str| {
+        Err(BrokerError::Unfit {
+            stream: found.name.clone(),
+            problem,
+            remedy: remedy.to_owned(),
+        })
+    };
+    if found.storage != StorageType::File {
+        return unfit(
+            "it is kept in memory and would not survive a restart".to_owned(),
+            "delete it, and it is created anew with file storage",
+        );
+    }
+    if found.no_ack {
+        return unfit("it does not acknowledge".to_owned(), "edit it so that it does");
+    }
+    if found.retention != wanted.retention {
+        return unfit(
+            format!("its retention is {:?}, not {:?}", found.retention, wanted.retention),
+            "delete it when it is empty, and it is created anew",
+        );
+    }
+    let missing = wanted.subjects.iter().find(|subject| !found.subjects.contains(subject));
+    if let Some(missing) = missing {
+        return unfit(format!("it lacks the subject {missing}"), "add the subject to it");
+    }
+    if found.num_replicas < wanted.num_replicas {
+        return unfit(
+            format!("{} server(s) keep it, not {}", found.num_replicas, wanted.num_replicas),
+            "raise its replicas with `nats stream edit`, or ask for fewer",
+        );
+    }
+    Ok(())
+}
+
+async fn bucket(
+    context: &Context,
+    settings: &Settings,
+    name: &str,
+    description: &str,
+) -> Result<Store, BrokerError> {
+    match context.get_key_value(name).await {
+        Ok(store) => {
+            let found = &store.stream.cached_info().config;
+            let wanted = Config {
+                num_replicas: settings.replicas,
+                subjects: found.subjects.clone(),
+                ..Config::default()
+            };
+            check(found, &wanted)?;
+            return Ok(store);
+        }
+        Err(error) if error.kind() == KeyValueErrorKind::GetBucket => {}
+        Err(error) => return Err(BrokerError::request(format!("the bucket {name}"), &error)),
+    }
+    let config = kv::Config {
+        bucket: name.to_owned(),
+        description: description.to_owned(),
+        history: 1,
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        limit_markers: Some(REMOVAL_MARKER),
+        ..kv::Config::default()
+    };
+    // Two coordinators that start together create the same, and both succeed.
+    let created = context.create_key_value(config).await;
+    created.map_err(|error| BrokerError::request(format!("the bucket {name}"), &error))
+}
+
+/// Reads what is fixed, or fixes it.
+async fn installation(bucket: &Store, settings: &Settings) -> Result<Installation, BrokerError> {
+    let wanted = Installation { partitions: settings.partitions.unwrap_or(DEFAULT_PARTITIONS) };
+    let body = serde_json::to_vec(&wanted)
+        .map_err(|error| BrokerError::request(INSTALLATION_KEY.to_owned(), &error))?;
+    // Whoever comes first decides.
+    if bucket.create(INSTALLATION_KEY, body.into()).await.is_ok() {
+        return Ok(wanted);
+    }
+    let found = bucket.get(INSTALLATION_KEY).await;
+    let found = found.map_err(|error| BrokerError::request(INSTALLATION_KEY.to_owned(), &error))?;
+    let found: Installation = found
+        .and_then(|body| serde_json::from_slice(&body).ok())
+        .ok_or_else(|| BrokerError::Unreadable { what: "the installation's settings".to_owned() })?;
+    match settings.partitions {
+        Some(asked) if asked != found.partitions => {
+            Err(BrokerError::Partitions { found: found.partitions, asked })
+        }
+        _ => Ok(found),
+    }
+}
+
+/// What an acknowledged write survives. The server does not tell its `sync_interval`.
+fn durability(replicas: usize) -> String {
+    match replicas {
+        0 | 1 => "one server keeps each message: an acknowledged write survives a crash of the \
+                  process; the loss of power only with `sync_interval: always`; the loss of the disk \
+                  not at all"
+            .to_owned(),
+        replicas => format!(
+            "{replicas} servers keep each message: an acknowledged write survives the loss of {}; a \
+             loss of power on all of them only with `sync_interval: always`",
+            (replicas - 1) / 2
+        ),
+    }
+}
+
+/// Makes sure of the consumer that the workers of a task share. One that is there is left alone: an
+/// operator may have changed it.
+pub(crate) async fn ensure_command_consumer(
+    context: &Context,
+    task: &TaskName,
+) -> Result<(), BrokerError> {
+    let CommandConsumer { name, filter_subject, ack_wait, max_deliver, max_ack_pending, max_waiting } =
+        CommandConsumer::of(task);
+    let failed = |error: &dyn std::error::Error| {
+        BrokerError::request(format!("the consumer of task {task}"), error)
+    };
+    let stream = context.get_stream_no_info(subject::COMMANDS_STREAM).await;
+    let stream: stream::Stream<()> = stream.map_err(|error| failed(&error))?;
+    let config = pull::Config {
+        durable_name: Some(name.clone()),
+        filter_subject,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait,
+        max_deliver,
+        max_ack_pending,
+        max_waiting,
+        ..pull::Config::default()
+    };
+    let ensured = stream.get_or_create_consumer(&name, config).await;
+    ensured.map(drop).map_err(|error| failed(&error))
+}

@@ -1,0 +1,175 @@
+//! Reading a journal: every entry in order, without acknowledgements, from any place.
+//!
+//! An ordered consumer reads it (it makes itself anew when it missed something); our position is the
+//! last entry that was handed on, so nothing is skipped and nothing comes twice.
+
+use super::BrokerError;
+use async_nats::{
+    HeaderMap,
+    datetime::DateTime,
+    jetstream::{
+        Context,
+        consumer::{DeliverPolicy, ReplayPolicy, pull::{Ordered, OrderedConfig}},
+    },
+};
+use bytes::Bytes;
+use dirigent_contracts::{
+    header::{self, TraceContext},
+    id::{JournalSeq, PartitionId},
+    subject,
+    time::Timestamp,
+};
+use futures::StreamExt;
+use std::time::Duration;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+/// How many entries are read ahead of the fold.
+const READ_AHEAD: usize = 1_024;
+/// How long a reader rests before it tries to reach the broker again.
+const REST: Duration = Duration::from_millis(250);
+
+/// One stored entry, undecoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Delivered {
+    pub(crate) seq: JournalSeq,
+    /// When the broker stored it.
+    pub(crate) at: Timestamp,
+    pub(crate) subject: String,
+    /// Whether its publisher asked the broker to store it only as the first of its subject.
+    pub(crate) is_first_of_subject: bool,
+    pub(crate) trace: Option<TraceContext>,
+    pub(crate) body: Bytes,
+}
+
+impl Delivered {
+    pub(super) fn new(
+        seq: u64,
+        at: DateTime,
+        subject: String,
+        headers: Option<&HeaderMap>,
+        body: Bytes,
+    ) -> Self {
+        let value = |name: &str| headers.and_then(|headers| headers.get(name)).map(|v| v.as_str());
+        Self {
+            seq: JournalSeq(seq),
+            at: timestamp(at),
+            subject,
+            is_first_of_subject: value(header::EXPECTED_LAST_SUBJECT_SEQUENCE) == Some("0"),
+            trace: value(header::TRACE_PARENT).and_then(TraceContext::parse),
+            body,
+        }
+    }
+}
+
+/// The broker's time in ours.
+pub(crate) fn timestamp(at: DateTime) -> Timestamp {
+    Timestamp(i64::try_from(at.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX))
+}
+
+/// Reads one journal. Dropping it ends the reading.
+#[derive(Debug)]
+pub(crate) struct JournalReader {
+    entries: mpsc::Receiver<Delivered>,
+    end: JournalSeq,
+    task: JoinHandle<()>,
+}
+
+impl JournalReader {
+    /// Opens a partition's journal at an entry.
+    pub(super) async fn open(
+        context: Context,
+        partition: PartitionId,
+        from: JournalSeq,
+    ) -> Result<Self, BrokerError> {
+        let name = subject::journal_stream(partition);
+        let stream = context
+            .get_stream(&name)
+            .await
+            .map_err(|error| BrokerError::request(format!("the stream {name}"), &error))?;
+        let state = &stream.cached_info().state;
+        if state.first_sequence > from.0 && from.0 > 1 {
+            tracing::error!(
+                partition = partition.0,
+                from = from.0,
+                first = state.first_sequence,
+                "entries of the journal are gone that were never folded: its retention is shorter \
+                 than the coordinators' absence"
+            );
+        }
+        let end = JournalSeq(state.last_sequence);
+        let (sender, entries) = mpsc::channel(READ_AHEAD);
+        let task = tokio::spawn(read(context, name, from.0, sender));
+        Ok(Self { entries, end, task })
+    }
+
+    /// The last entry that was stored when the journal was opened.
+    pub(crate) fn end(&self) -> JournalSeq {
+        self.end
+    }
+
+    /// The next entry. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Delivered, BrokerError> {
+        self.entries.recv().await.ok_or(BrokerError::Closed)
+    }
+}
+
+impl Drop for JournalReader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Reads on for ever, whatever happens to the broker in between.
+async fn read(context: Context, stream: String, mut next: u64, entries: mpsc::Sender<Delivered>) {
+    loop {
+        match consume(&context, &stream, next).await {
+            Ok(mut messages) => {
+                while let Some(message) = messages.next().await {
+                    let delivered = match message {
+                        Ok(message) => delivered(&message),
+                        Err(error) => {
+                            tracing::debug!(stream, %error, "the journal's reader is made anew");
+                            break;
+                        }
+                    };
+                    let Some(delivered) = delivered else { break };
+                    if delivered.seq.0 < next {
+                        continue;
+                    }
+                    next = delivered.seq.0 + 1;
+                    if entries.send(delivered).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(stream, %error, "the journal cannot be read; trying on"),
+        }
+        tokio::time::sleep(REST).await;
+    }
+}
+
+async fn consume(context: &Context, stream: &str, from: u64) -> Result<Ordered, BrokerError> {
+    let config = OrderedConfig {
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from.max(1) },
+        replay_policy: ReplayPolicy::Instant,
+        ..OrderedConfig::default()
+    };
+    let failed = |error: &dyn std::error::Error| BrokerError::request(format!("a reader of {stream}"), error);
+    let consumer =
+        context.create_consumer_on_stream(config, stream).await.map_err(|error| failed(&error))?;
+    consumer.messages().await.map_err(|error| failed(&error))
+}
+
+fn delivered(message: &async_nats::jetstream::Message) -> Option<Delivered> {
+    let info = message
+        .info()
+        .inspect_err(|error| tracing::warn!(%error, "a journal message without its sequence"))
+        .ok()?;
+    Some(Delivered::new(
+        info.stream_sequence,
+        info.published,
+        message.subject.to_string(),
+        message.headers.as_ref(),
+        message.payload.clone(),
+    ))
+}

@@ -1,0 +1,146 @@
+//! Everything that is said to the broker: `JetStream` streams, buckets and consumers.
+//!
+//! What must hold: a publish is repeated under its id until it is acknowledged; a journal is read
+//! without gaps; whatever the coordinator needs is created by itself, and checked.
+
+pub(crate) mod assets;
+pub(crate) mod definitions;
+pub(crate) mod journal;
+pub(crate) mod listing;
+pub(crate) mod publisher;
+pub(crate) mod snapshots;
+
+use crate::settings::Settings;
+use async_nats::{
+    Client,
+    jetstream::{Context, ContextBuilder, kv::Store},
+};
+use definitions::DefinitionStore;
+use publisher::Publisher;
+use snapshots::Snapshots;
+use std::{error::Error, time::Duration};
+
+/// How long the broker may take to answer a request before it is repeated.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// Most publishes whose acknowledgement is awaited at a time.
+const MOST_IN_FLIGHT: usize = 16_384;
+
+/// What the broker did not do, or is not.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The server is too old.
+    #[error(
+        "nats-server {found} is too old: Dirigent needs {needed} or newer; upgrade the server, or \
+         give the address of another with --nats-url"
+    )]
+    TooOld {
+        /// The version that was found.
+        found: String,
+        /// The oldest that will do.
+        needed: &'static str,
+    },
+    /// The server, or the account, has no JetStream.
+    #[error(
+        "nats-server has no JetStream for this account ({reason}): start it with `-js -sd \
+         <directory>`, or enable JetStream for the account"
+    )]
+    NoJetStream {
+        /// What the server said.
+        reason: String,
+    },
+    /// A stream or bucket is not as it has to be.
+    #[error("the stream {stream} is unfit: {problem}; {remedy}")]
+    Unfit {
+        /// The stream.
+        stream: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// The installation has another number of partitions than was asked for.
+    #[error(
+        "the installation has {found} partitions and {asked} were asked for: the number is fixed \
+         when the installation is created; leave the setting out, or use another NATS account"
+    )]
+    Partitions {
+        /// As many as it has.
+        found: u16,
+        /// As many as were asked for.
+        asked: u16,
+    },
+    /// A request to the broker failed.
+    #[error("{what}: {reason}")]
+    Request {
+        /// What it was about.
+        what: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Something stored by an earlier version, or by a stranger.
+    #[error("{what} cannot be read")]
+    Unreadable {
+        /// What it is.
+        what: String,
+    },
+    /// The connection was closed for good.
+    #[error("the connection to the broker was closed")]
+    Closed,
+}
+
+impl BrokerError {
+    /// A failed request, with all that is known of why.
+    pub(crate) fn request(what: String, error: &dyn Error) -> Self {
+        let mut reason = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            if !reason.contains(&cause_text) {
+                reason = format!("{reason}: {cause_text}");
+            }
+            source = cause.source();
+        }
+        Self::Request { what, reason }
+    }
+}
+
+/// Everything that a coordinator holds of the broker.
+#[derive(Clone, Debug)]
+pub(crate) struct Broker {
+    pub(crate) client: Client,
+    pub(crate) context: Context,
+    pub(crate) publisher: Publisher,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) definitions: DefinitionStore,
+    /// Leases, members, checkpoints and settings.
+    pub(crate) bucket: Store,
+    /// How many partitions the installation has.
+    pub(crate) partitions: u16,
+    /// Version of the server.
+    pub(crate) server: String,
+    /// What an acknowledged write survives, in words.
+    pub(crate) durability: String,
+}
+
+impl Broker {
+    /// Checks the broker, and creates what is missing on it.
+    pub(crate) async fn open(client: Client, settings: &Settings) -> Result<Self, BrokerError> {
+        let context = ContextBuilder::new()
+            .timeout(ANSWER_TIME)
+            .max_ack_inflight(MOST_IN_FLIGHT)
+            .backpressure_on_inflight(true)
+            .build(client.clone());
+        let assets = assets::prepare(&client, &context, settings).await?;
+        Ok(Self {
+            publisher: Publisher::start(context.clone()),
+            snapshots: Snapshots::new(context.clone(), assets.sagas, assets.partitions_bucket.clone()),
+            definitions: DefinitionStore::open(assets.definitions).await?,
+            bucket: assets.partitions_bucket,
+            partitions: assets.partitions,
+            server: client.server_info().version,
+            durability: assets.durability,
+            client,
+            context,
+        })
+    }
+}

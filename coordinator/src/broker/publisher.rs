@@ -1,0 +1,226 @@
+//! Publishing that does not give up: pipelined, and retried under the same message id.
+//!
+//! One task sends and collects all acknowledgements, so messages leave in the order in which they
+//! were handed over, and a caller that stops waiting stops nothing.
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        Context,
+        context::{PublishError, PublishErrorKind},
+        message::PublishMessage,
+        publish::PublishAck,
+    },
+};
+use bytes::Bytes;
+use dirigent_contracts::header::{self, TraceContext};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use std::{future::Future, time::Duration};
+use tokio::sync::{mpsc, oneshot};
+
+/// The wait before the first repetition of a publish, and the longest one.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// After how many repetitions a message that gets no acknowledgement is worth a warning.
+const WORTH_A_WARNING: u32 = 5;
+
+/// Most messages that are not acknowledged; others wait in the queue. Well below what the client
+/// lets out at a time, so that sending never waits for an acknowledgement.
+const MOST_PENDING: usize = super::MOST_IN_FLIGHT / 2;
+
+/// A message on its way to a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    subject: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Outgoing {
+    pub(crate) fn new(subject: String, body: Vec<u8>) -> Self {
+        Self { subject, headers: HeaderMap::new(), body: body.into() }
+    }
+
+    /// The id by which the broker recognises a repetition.
+    pub(crate) fn with_message_id(self, id: String) -> Self {
+        self.with_header(header::MESSAGE_ID, id)
+    }
+
+    /// Stored only if the last message of its subject has this sequence; 0: if there is none.
+    pub(crate) fn with_expected_last_subject_sequence(self, seq: u64) -> Self {
+        self.with_header(header::EXPECTED_LAST_SUBJECT_SEQUENCE, seq.to_string())
+    }
+
+    pub(crate) fn with_trace(self, trace: Option<TraceContext>) -> Self {
+        match trace {
+            Some(trace) => self.with_header(header::TRACE_PARENT, trace.to_header()),
+            None => self,
+        }
+    }
+
+    pub(crate) fn with_content_type(self, media_type: &str) -> Self {
+        self.with_header(header::CONTENT_TYPE, media_type.to_owned())
+    }
+
+    /// Makes it a dead letter: where it came from, and why it is dead.
+    pub(crate) fn with_dead_letter(self, subject: &str, source: &str, reason: &str) -> Self {
+        // A header is one line.
+        let reason = reason.split(['\r', '\n']).map(str::trim).collect::<Vec<_>>().join(" ");
+        self.with_header(header::DEAD_SUBJECT, subject.to_owned())
+            .with_header(header::DEAD_SOURCE, source.to_owned())
+            .with_header(header::DEAD_REASON, reason)
+    }
+
+    pub(crate) fn with_header(mut self, name: &str, value: String) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    pub(crate) fn subject(&self) -> &str {
+        &self.subject
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Published {
+    /// It is stored; perhaps it had been before.
+    Stored {
+        /// Its sequence in the stream.
+        seq: u64,
+    },
+    /// Another message stands where it expected none.
+    AlreadyExists,
+    /// The broker will never take it, and why.
+    Refused(String),
+}
+
+/// One message, with who waits for it.
+struct Order {
+    message: Outgoing,
+    repetitions: u32,
+    done: oneshot::Sender<Published>,
+}
+
+/// Publishes to streams. Clones share one pipeline.
+#[derive(Clone, Debug)]
+pub(crate) struct Publisher(mpsc::UnboundedSender<Order>);
+
+impl Publisher {
+    /// A publisher on its own pipeline, which ends when the last clone is dropped and all is stored.
+    pub(crate) fn start(context: Context) -> Self {
+        let (orders, queue) = mpsc::unbounded_channel();
+        tokio::spawn(pump(context, queue));
+        Self(orders)
+    }
+
+    /// Hands a message over. It is published even if nobody waits for the answer, and again under
+    /// its id until the broker has answered: callers bound how much they hand over.
+    pub(crate) fn publish(
+        &self,
+        message: Outgoing,
+    ) -> impl Future<Output = Published> + Send + 'static + use<> {
+        let (done, answer) = oneshot::channel();
+        let handed_over = self.0.send(Order { message, repetitions: 0, done });
+        async move {
+            if handed_over.is_err() {
+                return std::future::pending().await;
+            }
+            match answer.await {
+                Ok(published) => published,
+                // The runtime is shutting down: nothing may be concluded from that.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+}
+
+type Attempt = BoxFuture<'static, (Order, Result<PublishAck, PublishError>)>;
+
+async fn pump(context: Context, mut queue: mpsc::UnboundedReceiver<Order>) {
+    let mut attempts: FuturesUnordered<Attempt> = FuturesUnordered::new();
+    let mut is_open = true;
+    while is_open || !attempts.is_empty() {
+        tokio::select! {
+            order = queue.recv(), if is_open && attempts.len() < MOST_PENDING => match order {
+                Some(order) => {
+                    let attempt = send(&context, order).await;
+                    attempts.push(attempt);
+                }
+                None => is_open = false,
+            },
+            Some((order, result)) = attempts.next(), if !attempts.is_empty() => {
+                if let Some(again) = conclude(&context, order, result) {
+                    attempts.push(again);
+                }
+            }
+        }
+    }
+}
+
+/// Puts a message on the wire; the future waits for its acknowledgement.
+fn send(context: &Context, order: Order) -> BoxFuture<'_, Attempt> {
+    let publish = PublishMessage::build()
+        .payload(order.message.body.clone())
+        .headers(order.message.headers.clone());
+    async move {
+        match context.send_publish(order.message.subject.clone(), publish).await {
+            Ok(ack) => async move { (order, ack.await) }.boxed(),
+            Err(error) => async move { (order, Err(error)) }.boxed(),
+        }
+    }
+    .boxed()
+}
+
+/// Tells the caller, or says how to try again.
+fn conclude(
+    context: &Context,
+    mut order: Order,
+    result: Result<PublishAck, PublishError>,
+) -> Option<Attempt> {
+    let published = match result {
+        Ok(ack) => Published::Stored { seq: ack.sequence },
+        Err(error) => match error.kind() {
+            PublishErrorKind::WrongLastSequence => Published::AlreadyExists,
+            PublishErrorKind::MaxPayloadExceeded => Published::Refused(error.to_string()),
+            _ if is_permanent(&error) => Published::Refused(reason(&error)),
+            _ => {
+                order.repetitions += 1;
+                if order.repetitions % WORTH_A_WARNING == 0 {
+                    tracing::warn!(
+                        subject = order.message.subject(),
+                        error = reason(&error),
+                        repetitions = order.repetitions,
+                        "a message is not stored yet; trying on"
+                    );
+                }
+                let doubled = FIRST_WAIT * 2_u32.saturating_pow(order.repetitions.min(8) - 1);
+                let context = context.clone();
+                let again = async move {
+                    tokio::time::sleep(doubled.min(LONGEST_WAIT)).await;
+                    send(&context, order).await.await
+                };
+                return Some(again.boxed());
+            }
+        },
+    };
+    // Nobody need be waiting.
+    let _ = order.done.send(published);
+    None
+}
+
+/// Errors that another try cannot mend: the message itself is not acceptable to its stream.
+fn is_permanent(error: &PublishError) -> bool {
+    use async_nats::jetstream::ErrorCode;
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>())
+        .is_some_and(|error| {
+            [ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM, ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM]
+                .contains(&error.error_code())
+        })
+}
+
+fn reason(error: &PublishError) -> String {
+    std::error::Error::source(error)
+        .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}

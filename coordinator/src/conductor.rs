@@ -1,0 +1,128 @@
+//! A running coordinator: what is started, in which order, and how it stops.
+
+use crate::{
+    api,
+    broker::{Broker, BrokerError},
+    definitions::Definitions,
+    partition::{Owners, Ownership, OwnershipError, Tools},
+    router::Router,
+    settings::Settings,
+    spans::Spans,
+    telemetry::Telemetry,
+};
+use async_nats::Client;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Why a coordinator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The broker is not fit for it, or did not do its part.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The request endpoints could not be opened.
+    #[error("the endpoints of {prefix}.> cannot be opened: {reason}", prefix = dirigent_contracts::subject::API_PREFIX)]
+    Api {
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// A coordinator at work.
+#[derive(Debug)]
+pub struct Coordinator {
+    stop: CancellationToken,
+    ownership: JoinHandle<Result<(), OwnershipError>>,
+    router: JoinHandle<()>,
+    api: JoinHandle<()>,
+    partitions: u16,
+    durability: String,
+}
+
+impl Coordinator {
+    /// Checks the broker, creates what is missing on it, and begins to work.
+    ///
+    /// # Errors
+    /// If the broker is not fit, with what to do about it.
+    pub async fn start(
+        client: Client,
+        settings: Settings,
+        telemetry: Telemetry,
+    ) -> Result<Self, StartError> {
+        let broker = Broker::open(client, &settings).await?;
+        tracing::info!(
+            name = settings.name,
+            server = broker.server,
+            partitions = broker.partitions,
+            durability = broker.durability,
+            "the coordinator starts"
+        );
+        let settings = Arc::new(settings);
+        let definitions = Definitions::new(broker.definitions.clone());
+        let owners = Owners::default();
+        let tools = Tools {
+            client: broker.client.clone(),
+            publisher: broker.publisher.clone(),
+            snapshots: broker.snapshots.clone(),
+            definitions: definitions.clone(),
+            spans: Spans::new(telemetry),
+            settings: Arc::clone(&settings),
+            partitions: broker.partitions,
+        };
+        let stop = CancellationToken::new();
+        let router = Router::new(broker.clone(), definitions.clone(), Arc::clone(&settings));
+        let api = api::serve(
+            broker.clone(),
+            definitions,
+            router.clone(),
+            owners.clone(),
+            stop.clone(),
+        );
+        let api = api.await.map_err(|reason| StartError::Api { reason })?;
+        let ownership = Ownership::new(broker.bucket.clone(), tools, owners);
+        Ok(Self {
+            partitions: broker.partitions,
+            durability: broker.durability,
+            ownership: tokio::spawn(ownership.run(stop.clone())),
+            router: tokio::spawn(router.run(stop.clone())),
+            api,
+            stop,
+        })
+    }
+
+    /// How many partitions the installation has.
+    pub fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    /// What an acknowledged write survives, in words.
+    pub fn durability(&self) -> &str {
+        &self.durability
+    }
+
+    /// Waits until it cannot go on, and says why.
+    pub async fn failed(&mut self) -> String {
+        match (&mut self.ownership).await {
+            Ok(Ok(())) => "it was stopped".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => format!("the owner of its partitions broke off: {error}"),
+        }
+    }
+
+    /// Stops: answers what was asked, saves everything, and gives the partitions back.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if !self.ownership.is_finished() {
+            report("ownership", self.ownership.await.map(drop));
+        }
+        report("router", self.router.await);
+        report("api", self.api.await);
+    }
+}
+
+fn report(part: &str, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(part, %error, "a part of the coordinator broke off");
+    }
+}

@@ -1,0 +1,108 @@
+//! Compiled definitions, by name and version: read once, compiled once, shared.
+
+use crate::{broker::definitions::DefinitionStore, engine::Program};
+use dirigent_contracts::{
+    definition::{self, Parsed},
+    id::{DefinitionDigest, DefinitionName},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// How long a missing version is waited for before its saga becomes an incident.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The programs of all definitions that were asked for.
+#[derive(Clone)]
+pub(crate) struct Definitions {
+    store: DefinitionStore,
+    programs: Arc<Mutex<HashMap<DefinitionDigest, Arc<Program>>>>,
+}
+
+impl Definitions {
+    pub(crate) fn new(store: DefinitionStore) -> Self {
+        Self { store, programs: Arc::default() }
+    }
+
+    pub(crate) fn store(&self) -> &DefinitionStore {
+        &self.store
+    }
+
+    /// The newest version of a definition; `None` if there is no such definition.
+    pub(crate) async fn latest(&self, name: &DefinitionName) -> Option<DefinitionDigest> {
+        self.store.latest(name).await
+    }
+
+    /// A program that was asked for before.
+    pub(crate) fn cached(
+        &self,
+        _name: &DefinitionName,
+        digest: &DefinitionDigest,
+    ) -> Option<Arc<Program>> {
+        self.programs.lock().ok()?.get(digest).map(Arc::clone)
+    }
+
+    /// The program of this version. `None` if it is missing or does not compile; a broker that is
+    /// away is waited for.
+    pub(crate) async fn program(
+        &self,
+        name: &DefinitionName,
+        digest: &DefinitionDigest,
+    ) -> Option<Arc<Program>> {
+        if let Some(program) = self.cached(name, digest) {
+            return Some(program);
+        }
+        let document = self.document(name, digest).await?;
+        let program = match compile(name.as_str(), &document) {
+            Ok((_, program)) => Arc::new(program),
+            Err(report) => {
+                tracing::error!(
+                    definition = %name,
+                    version = digest.short(),
+                    %report,
+                    "a deployed definition does not compile"
+                );
+                return None;
+            }
+        };
+        if let Ok(mut programs) = self.programs.lock() {
+            programs.insert(digest.clone(), Arc::clone(&program));
+        }
+        Some(program)
+    }
+
+    async fn document(&self, name: &DefinitionName, digest: &DefinitionDigest) -> Option<String> {
+        let began = tokio::time::Instant::now();
+        loop {
+            match self.store.document(name, digest).await {
+                Ok(Some(document)) => return Some(document),
+                Ok(None) if began.elapsed() > PATIENCE => return None,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(definition = %name, %error, "the definition cannot be read yet");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+}
+
+/// Parses, validates and compiles a document.
+///
+/// # Errors
+/// The report of everything that is wrong with it.
+pub fn compile(file_name: &str, document: &str) -> Result<(Parsed, Program), definition::Report> {
+    let parsed = definition::parse(file_name, document)?;
+    match Program::compile(&parsed.definition) {
+        Ok(program) => Ok((parsed, program)),
+        Err(faults) => Err(parsed.report(faults.into_iter().map(|fault| definition::Finding {
+            code: "expression",
+            pointer: fault.pointer,
+            offset: fault.offset,
+            message: fault.message,
+            help: None,
+        }))),
+    }
+}

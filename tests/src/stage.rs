@@ -1,0 +1,263 @@
+//! A real broker with a coordinator on it, and the requests that a test makes of them.
+
+use crate::nats::NatsServer;
+use anyhow::{Context as _, bail};
+use async_nats::Client;
+use dirigent_contracts::{
+    api::{
+        DeployAnswer, DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, Operation,
+        SagaDescription, StartAnswer, StartRequest,
+    },
+    header,
+    history::HistoryEvent,
+    id::SagaAddress,
+    outcome::SagaStatus,
+    subject,
+};
+use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what must come; generous, so that a slow machine is no failure.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two looks.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A request that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code:?}: {message}")]
+pub struct Refused {
+    /// What kind of refusal it is.
+    pub code: ErrorCode,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// A broker, a coordinator, and a connection.
+#[derive(Debug)]
+pub struct Stage {
+    /// The broker.
+    pub nats: NatsServer,
+    /// A connection to it.
+    pub client: Client,
+    /// The coordinator, if one runs in this process.
+    pub coordinator: Option<Coordinator>,
+}
+
+/// Settings that suit tests: small, and quick to save.
+pub fn settings(name: &str) -> Settings {
+    Settings {
+        name: name.to_owned(),
+        partitions: Some(2),
+        snapshot_interval: Duration::from_millis(200),
+        ..Settings::default()
+    }
+}
+
+impl Stage {
+    /// Starts all three.
+    ///
+    /// # Errors
+    /// If one of them does not start.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::start_traced(Telemetry::default()).await
+    }
+
+    /// Starts all three; the coordinator's spans go where `telemetry` says.
+    ///
+    /// # Errors
+    /// If one of them does not start.
+    pub async fn start_traced(telemetry: Telemetry) -> anyhow::Result<Self> {
+        let mut stage = Self::start_without_coordinator().await?;
+        let client = stage.nats.connect().await?;
+        let coordinator = Coordinator::start(client, settings("test"), telemetry).await?;
+        stage.coordinator = Some(coordinator);
+        Ok(stage)
+    }
+
+    /// Starts the broker alone.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn start_without_coordinator() -> anyhow::Result<Self> {
+        let nats = NatsServer::start().await?;
+        let client = nats.connect().await?;
+        Ok(Self { nats, client, coordinator: None })
+    }
+
+    /// Makes a request, and gives the answer or the refusal. Repeated while nobody answers.
+    ///
+    /// # Errors
+    /// If it is refused, as [`Refused`]; if nobody answers for long.
+    pub async fn request<O: Operation>(&self, request: &O) -> anyhow::Result<O::Answer> {
+        let body = serde_json::to_vec(request)?;
+        self.request_raw(O::NAME, body).await.and_then(|answer| {
+            serde_json::from_slice(&answer).with_context(|| {
+                format!("the answer to {} is {}", O::NAME, String::from_utf8_lossy(&answer))
+            })
+        })
+    }
+
+    /// Makes a request with these bytes.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub async fn request_raw(&self, operation: &str, body: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.client.request(subject::api(operation), body.clone().into()).await;
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) if Instant::now() > until => bail!("{operation}: {error}"),
+                Err(_) => {
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                    continue;
+                }
+            };
+            let header = |name: &str| {
+                answer.headers.as_ref().and_then(|all| all.get(name)).map(ToString::to_string)
+            };
+            if let Some(number) = header(header::SERVICE_ERROR_CODE) {
+                let code = number.parse().ok().and_then(ErrorCode::from_number);
+                let code = code.with_context(|| format!("{number} is no error code"))?;
+                let message = header(header::SERVICE_ERROR).unwrap_or_default();
+                if code == ErrorCode::Unavailable && Instant::now() < until {
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                    continue;
+                }
+                return Err(Refused { code, message }.into());
+            }
+            return Ok(answer.payload.to_vec());
+        }
+    }
+
+    /// Deploys a document.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub async fn deploy(&self, name: &str, document: &str) -> anyhow::Result<DeployAnswer> {
+        let request = DeployRequest { name: name.parse()?, document: document.to_owned() };
+        self.request(&request).await
+    }
+
+    /// Starts a saga.
+    ///
+    /// # Errors
+    /// If that is refused.
+    pub async fn begin(&self, name: &str, key: &str, input: Value) -> anyhow::Result<StartAnswer> {
+        let SagaAddress { definition, key } = address(name, key)?;
+        let request = StartRequest { definition, key: Some(key), input, digest: None };
+        self.request(&request).await
+    }
+
+    /// How a saga stands.
+    ///
+    /// # Errors
+    /// If it is not known.
+    pub async fn describe(&self, name: &str, key: &str) -> anyhow::Result<SagaDescription> {
+        self.request(&DescribeRequest { saga: address(name, key)? }).await
+    }
+
+    /// What happened to a saga.
+    ///
+    /// # Errors
+    /// If it is not known.
+    pub async fn history(&self, name: &str, key: &str) -> anyhow::Result<Vec<HistoryEvent>> {
+        Ok(self.request(&HistoryRequest { saga: address(name, key)? }).await?.events)
+    }
+
+    /// Waits until a saga, which may not have started yet, is as wanted.
+    ///
+    /// # Errors
+    /// If it does not become so; tells its history.
+    pub async fn until(
+        &self,
+        name: &str,
+        key: &str,
+        wanted: impl Fn(&SagaDescription) -> bool,
+    ) -> anyhow::Result<SagaDescription> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.describe(name, key).await {
+                Ok(description) if wanted(&description) => return Ok(description),
+                Ok(description) if Instant::now() > until => {
+                    let history = self.history(name, key).await?;
+                    bail!("{name}/{key} stands at {description:#?} after {history:#?}");
+                }
+                Err(error) if Instant::now() > until => return Err(error),
+                Err(error) => match error.downcast_ref::<Refused>() {
+                    Some(Refused { code: ErrorCode::NotFound, .. }) => {}
+                    _ => return Err(error),
+                },
+                Ok(_) => {}
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Waits until a saga is over.
+    ///
+    /// # Errors
+    /// As [`Self::until`].
+    pub async fn ended(&self, name: &str, key: &str) -> anyhow::Result<SagaDescription> {
+        self.until(name, key, |saga| saga.status.is_terminal()).await
+    }
+
+    /// Waits until a saga stands so.
+    ///
+    /// # Errors
+    /// As [`Self::until`].
+    pub async fn stands(
+        &self,
+        name: &str,
+        key: &str,
+        status: SagaStatus,
+    ) -> anyhow::Result<SagaDescription> {
+        self.until(name, key, |saga| saga.status == status).await
+    }
+
+    /// Starts a saga and waits until it is over.
+    ///
+    /// # Errors
+    /// As [`Self::begin`] and [`Self::ended`].
+    pub async fn run(&self, name: &str, key: &str, input: Value) -> anyhow::Result<SagaDescription> {
+        self.begin(name, key, input).await?;
+        self.ended(name, key).await
+    }
+
+    /// How many messages a stream holds.
+    ///
+    /// # Errors
+    /// If there is no such stream.
+    pub async fn messages(&self, stream: &str) -> anyhow::Result<u64> {
+        let stream = async_nats::jetstream::new(self.client.clone()).get_stream(stream).await?;
+        Ok(stream.cached_info().state.messages)
+    }
+}
+
+/// A saga's address, from words.
+///
+/// # Errors
+/// If they are none.
+pub fn address(name: &str, key: &str) -> anyhow::Result<SagaAddress> {
+    Ok(SagaAddress { definition: name.parse()?, key: key.parse()? })
+}
+
+/// The words of a history that matter to most tests, such as `done Charge` and `undone Reserve`.
+pub fn story(history: &[HistoryEvent]) -> Vec<String> {
+    use dirigent_contracts::history::Happening;
+    let mut story = Vec::new();
+    for event in history {
+        story.push(match &event.what {
+            Happening::StateExited { state, .. } => format!("done {state}"),
+            Happening::StateAborted { state, .. } => format!("aborted {state}"),
+            Happening::RetryScheduled { state, .. } => format!("retry {state}"),
+            Happening::ErrorCaught { state, .. } => format!("caught {state}"),
+            Happening::StepUndone { state } => format!("undone {state}"),
+            Happening::Stuck { state, .. } => format!("stuck {state}"),
+            Happening::SagaEnded { outcome } => outcome.status.to_string(),
+            _ => continue,
+        });
+    }
+    story
+}
