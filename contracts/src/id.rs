@@ -404,5 +404,5 @@ mod tests {
         assert_eq!(found, GOLDEN_PARTITIONS);
     }
 
-    const GOLDEN_PARTITIONS: [u16; 4] = [0, 0, 0, 0];
+    const GOLDEN_PARTITIONS: [u16; 4] = [6, 12, 14, 3];
 }

@@ -98,16 +98,7 @@ impl Reader {
     }
 
     fn distributed_fields(&mut self, place: &Place<'_>, is_distributed: bool) {
-        let names = [
-            "ItemReader",
-            "ItemBatcher",
-            "ResultWriter",
-            "Label",
-            "ToleratedFailureCount",
-            "ToleratedFailureCountPath",
-            "ToleratedFailurePercentage",
-            "ToleratedFailurePercentagePath",
-        ];
+        let names = ["ItemReader", "ItemBatcher", "ResultWriter", "Label"];
         for field in names.iter().filter_map(|name| place.get(name)).filter(|_| !is_distributed) {
             let message = format!("{} is for a distributed Map", field.name());
             self.problems

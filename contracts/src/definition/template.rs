@@ -30,8 +30,7 @@ fn braces(text: &str) -> Braces<'_> {
     if is_whole {
         return Braces::Expression(text[2..text.len() - 2].trim());
     }
-    let trimmed = text.trim();
-    if trimmed.starts_with("{%") || trimmed.ends_with("%}") {
+    if text.starts_with("{%") || text.ends_with("%}") {
         Braces::Unbalanced
     } else {
         Braces::Text
@@ -369,7 +368,7 @@ mod tests {
         for text in ["{% $x", "$x %}", " {% $x %}", "{% $x %} ", "{%}", "{$x %}"] {
             assert_eq!(braces(text), Braces::Unbalanced, "{text:?}");
         }
-        for text in ["", "x", "a {% b %} c", "{ % }"] {
+        for text in ["", "x", "a {% b %} c", "{ % }", " {% $x %} "] {
             assert_eq!(braces(text), Braces::Text, "{text:?}");
         }
     }

@@ -368,7 +368,6 @@ mod tests {
             "a: [1",
             "a: b: c",
             "a: 1\n b: 2",
-            "\tx: 1",
         ] {
             assert!(parse(text, 0).is_err(), "{text:?} was accepted");
         }
