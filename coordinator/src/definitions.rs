@@ -1,6 +1,6 @@
 //! Compiled definitions, by name and version: read once, compiled once, shared.
 
-use crate::{broker::definitions::DefinitionStore, engine::Program};
+use crate::{broker::definitions::DefinitionStore, engine::Program, router::rule::Wishes};
 use dirigent_contracts::{
     definition::{self, Parsed},
     id::{DefinitionDigest, DefinitionName},
@@ -15,7 +15,7 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The programs of all definitions that were asked for.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Definitions {
     store: DefinitionStore,
     programs: Arc<Mutex<HashMap<DefinitionDigest, Arc<Program>>>>,
@@ -73,6 +73,17 @@ impl Definitions {
         Some(program)
     }
 
+    /// What this version wants of events. `None` as for [`Self::program`].
+    pub(crate) async fn wishes(
+        &self,
+        name: &DefinitionName,
+        digest: &DefinitionDigest,
+    ) -> Option<Arc<Wishes>> {
+        let document = self.document(name, digest).await?;
+        let (parsed, _) = compile(name.as_str(), &document).ok()?;
+        Wishes::of(&parsed.definition).ok().map(Arc::new)
+    }
+
     async fn document(&self, name: &DefinitionName, digest: &DefinitionDigest) -> Option<String> {
         let began = tokio::time::Instant::now();
         loop {
@@ -95,14 +106,19 @@ impl Definitions {
 /// The report of everything that is wrong with it.
 pub fn compile(file_name: &str, document: &str) -> Result<(Parsed, Program), definition::Report> {
     let parsed = definition::parse(file_name, document)?;
-    match Program::compile(&parsed.definition) {
-        Ok(program) => Ok((parsed, program)),
-        Err(faults) => Err(parsed.report(faults.into_iter().map(|fault| definition::Finding {
-            code: "expression",
-            pointer: fault.pointer,
-            offset: fault.offset,
-            message: fault.message,
-            help: None,
-        }))),
+    let wishes = Wishes::of(&parsed.definition).err().unwrap_or_default();
+    let program = Program::compile(&parsed.definition);
+    match program {
+        Ok(program) if wishes.is_empty() => Ok((parsed, program)),
+        result => {
+            let faults = result.err().unwrap_or_default().into_iter().chain(wishes);
+            Err(parsed.report(faults.map(|fault| definition::Finding {
+                code: "expression",
+                pointer: fault.pointer,
+                offset: fault.offset,
+                message: fault.message,
+                help: None,
+            })))
+        }
     }
 }

@@ -130,7 +130,7 @@ fn streams(partitions: u16, settings: &Settings) -> Vec<Config> {
 }
 
 /// Creates a stream, or checks the one that is there. Gives its configuration.
-pub(crate) async fn ensure_stream(context: &Context, wanted: Config) -> Result<Config, BrokerError> {
+async fn ensure_stream(context: &Context, wanted: Config) -> Result<Config, BrokerError> {
     let what = || format!("the stream {}", wanted.name);
     match context.get_stream(&wanted.name).await {
         Ok(stream) => {
@@ -159,6 +159,13 @@ pub(crate) async fn ensure_stream(context: &Context, wanted: Config) -> Result<C
             _ => Err(BrokerError::request(what(), &error)),
         },
     }
+}
+
+/// Creates a stream if there is none of that name; one that is there is left as it is.
+pub(crate) async fn ensure_stream_exists(context: &Context, wanted: Config) -> Result<(), BrokerError> {
+    let what = format!("the stream {}", wanted.name);
+    let ensured = context.get_or_create_stream(wanted).await;
+    ensured.map(drop).map_err(|error| BrokerError::request(what, &error))
 }
 
 /// Whether a stream that is there will do.

@@ -1,0 +1,174 @@
+//! Which stream keeps the events of a subject, and the consumer that reads them there.
+//!
+//! A subject that no stream keeps is added to ours. Filters of the shared consumer only ever grow:
+//! an event that passes by while two coordinators disagree would be lost, one too many is only a dead
+//! letter.
+
+use super::rule::{matches, without_subsumed};
+use crate::{broker::{BrokerError, assets}, settings::Settings};
+use async_nats::jetstream::{
+    Context,
+    consumer::{AckPolicy, DeliverPolicy, pull},
+    stream::{Config, DiscardPolicy, StorageType},
+};
+use dirigent_contracts::subject;
+use futures::TryStreamExt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// How long an event may be worked on before another coordinator gets it.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+/// Events that may be worked on at a time, by all coordinators.
+const MOST_PENDING: i64 = 10_000;
+/// How often another coordinator may be faster before that is an error.
+const TRIES: usize = 10;
+
+/// The subjects that are kept, and where.
+#[derive(Clone, Debug)]
+pub(super) struct Captures {
+    context: Context,
+    settings: Arc<Settings>,
+    /// Subjects that are known to be kept, and whether they are listened to.
+    known: Arc<Mutex<BTreeMap<String, bool>>>,
+    /// Streams with a consumer of ours.
+    listened: Arc<Mutex<BTreeSet<String>>>,
+    /// One change of a stream at a time.
+    changing: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Captures {
+    pub(super) fn new(context: Context, settings: Arc<Settings>) -> Self {
+        Self {
+            context,
+            settings,
+            known: Arc::default(),
+            listened: Arc::default(),
+            changing: Arc::default(),
+        }
+    }
+
+    /// The streams that are listened to.
+    pub(super) fn listened(&self) -> Vec<String> {
+        self.listened.lock().map(|streams| streams.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Makes sure that a stream keeps the subject, and if it is listened to, that it is read.
+    pub(super) async fn ensure(&self, subject: &str, is_listened: bool) -> Result<(), BrokerError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let is_known = self
+            .known
+            .lock()
+            .is_ok_and(|known| known.get(subject).is_some_and(|listened| *listened || !is_listened));
+        if is_known {
+            return Ok(());
+        }
+        let streams = self.streams(subject).await?;
+        if is_listened {
+            for stream in &streams {
+                self.listen(stream, subject).await?;
+                if let Ok(mut listened) = self.listened.lock() {
+                    listened.insert(stream.clone());
+                }
+            }
+        }
+        if let Ok(mut known) = self.known.lock() {
+            known.insert(subject.to_owned(), is_listened);
+        }
+        Ok(())
+    }
+
+    /// The streams that keep the subject; ours, if there was none.
+    async fn streams(&self, subject: &str) -> Result<Vec<String>, BrokerError> {
+        for _ in 0..TRIES {
+            let found = self.keeping(subject).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+            self.keep(subject).await?;
+        }
+        Err(BrokerError::Unfit {
+            stream: subject::INBOX_STREAM.to_owned(),
+            problem: format!("it does not keep {subject:?}, though it was told to"),
+            remedy: "look whether something else changes its subjects".to_owned(),
+        })
+    }
+
+    async fn keeping(&self, subject: &str) -> Result<Vec<String>, BrokerError> {
+        let failed = |error: &dyn std::error::Error| {
+            BrokerError::request(format!("the streams that keep {subject:?}"), error)
+        };
+        let mut found = Vec::new();
+        let mut names = self.context.stream_names();
+        while let Some(name) = names.try_next().await.map_err(|error| failed(&error))? {
+            let stream = self.context.get_stream(&name).await.map_err(|error| failed(&error))?;
+            let subjects = &stream.cached_info().config.subjects;
+            if subjects.iter().any(|kept| matches(kept, subject) || matches(subject, kept)) {
+                found.push(name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Adds the subject to our own stream.
+    async fn keep(&self, subject: &str) -> Result<(), BrokerError> {
+        let failed = |error: &dyn std::error::Error| {
+            BrokerError::request(format!("keeping events of {subject:?} in {}", subject::INBOX_STREAM), error)
+        };
+        match self.context.get_stream(subject::INBOX_STREAM).await {
+            Ok(stream) => {
+                let mut config = stream.cached_info().config.clone();
+                config.subjects.push(subject.to_owned());
+                config.subjects = without_subsumed(config.subjects);
+                self.context.update_stream(config).await.map_err(|error| failed(&error))?;
+            }
+            Err(_) => {
+                let config = Config {
+                    name: subject::INBOX_STREAM.to_owned(),
+                    subjects: vec![subject.to_owned()],
+                    description: Some("Events that no other stream keeps".to_owned()),
+                    storage: StorageType::File,
+                    num_replicas: self.settings.replicas,
+                    max_age: self.settings.retention,
+                    discard: DiscardPolicy::New,
+                    allow_direct: true,
+                    ..Config::default()
+                };
+                assets::ensure_stream_exists(&self.context, config).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that our consumer of a stream delivers the subject.
+    pub(super) async fn listen(&self, stream: &str, subject: &str) -> Result<(), BrokerError> {
+        let failed = |error: &dyn std::error::Error| {
+            BrokerError::request(format!("listening to {subject:?} on {stream}"), error)
+        };
+        let handle = self.context.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+        let existing = handle.consumer_info(subject::ROUTER_CONSUMER).await.ok();
+        let mut filters = existing.map_or_else(Vec::new, |info| {
+            let single = Some(info.config.filter_subject).filter(|filter| !filter.is_empty());
+            info.config.filter_subjects.into_iter().chain(single).collect()
+        });
+        if filters.iter().any(|filter| matches(filter, subject)) {
+            return Ok(());
+        }
+        filters.push(subject.to_owned());
+        let config = pull::Config {
+            durable_name: Some(subject::ROUTER_CONSUMER.to_owned()),
+            description: Some("Starts and continues sagas".to_owned()),
+            filter_subjects: without_subsumed(filters),
+            // Events from now on; of those from before nobody knew what to do.
+            deliver_policy: DeliverPolicy::New,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            max_ack_pending: MOST_PENDING,
+            ..pull::Config::default()
+        };
+        handle.create_consumer(config).await.map_err(|error| failed(&error))?;
+        Ok(())
+    }
+}

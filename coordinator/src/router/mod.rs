@@ -1,0 +1,220 @@
+//! The router: trigger events become starts, awaited events become entries of the sagas they are for.
+//!
+//! Every subject that a definition listens to is kept by a stream, an existing one or ours, and read
+//! through one durable consumer that all coordinators share. An event is acknowledged only when all
+//! that follows from it is stored; what cannot be understood is kept as a dead letter.
+
+mod capture;
+mod listener;
+mod poison;
+pub(crate) mod rule;
+
+use crate::{
+    broker::{
+        Broker, BrokerError,
+        publisher::{Outgoing, Published},
+    },
+    definitions::Definitions,
+    partition::messages,
+    settings::Settings,
+};
+use async_nats::jetstream;
+use capture::Captures;
+use dirigent_contracts::{
+    event::Event,
+    header,
+    id::{PartitionId, SagaAddress},
+    journal::{Entry, EventEntry, Start, Trigger},
+    subject::{self, EntryKind, JournalSubject},
+};
+use futures::future::join_all;
+use rule::{Decision, Owned, Wishes};
+use std::sync::{Arc, RwLock};
+use tokio_util::sync::CancellationToken;
+
+/// Routes events. Clones share one set of rules.
+#[derive(Clone, Debug)]
+pub(crate) struct Router {
+    broker: Broker,
+    definitions: Definitions,
+    captures: Captures,
+    rules: Arc<RwLock<Arc<Vec<Owned>>>>,
+}
+
+impl Router {
+    pub(crate) fn new(broker: Broker, definitions: Definitions, settings: Arc<Settings>) -> Self {
+        let captures = Captures::new(broker.context.clone(), settings);
+        Self { broker, definitions, captures, rules: Arc::default() }
+    }
+
+    /// Makes sure that the events of a definition are kept and listened to, before it is deployed.
+    pub(crate) async fn prepare(&self, wishes: &Wishes) -> Result<(), BrokerError> {
+        for (subject, is_listened) in wishes.subjects() {
+            self.captures.ensure(subject, is_listened).await?;
+        }
+        Ok(())
+    }
+
+    /// Routes until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut changes = self.definitions.store().changes();
+        let poisoned = tokio::spawn(poison::listen(self.broker.clone(), self.captures.clone(), stop.clone()));
+        let mut listeners = listener::Listeners::default();
+        loop {
+            changes.mark_unchanged();
+            if let Err(error) = self.refresh().await {
+                tracing::warn!(%error, "the routing rules cannot be read anew; trying on");
+                changes.mark_changed();
+                tokio::time::sleep(listener::REST).await;
+            }
+            for stream in self.captures.listened() {
+                let router = self.clone();
+                let route = move |message| {
+                    let router = router.clone();
+                    async move { router.route(message).await }
+                };
+                listeners.ensure(&self.broker.context, &stream, &stop, route);
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = changes.changed() => if changed.is_err() { break },
+                // A definition that was being prepared elsewhere, or a consumer that was deleted.
+                () = tokio::time::sleep(listener::LOOK_INTERVAL) => {}
+            }
+        }
+        listeners.ended().await;
+        if let Err(error) = poisoned.await {
+            tracing::error!(%error, "listening for poison commands broke off");
+        }
+    }
+
+    /// Reads the rules of all definitions, and makes sure that their events are listened to.
+    async fn refresh(&self) -> Result<(), BrokerError> {
+        let known = self.rules.read().map(|rules| Arc::clone(&rules)).unwrap_or_default();
+        let mut rules = Vec::new();
+        for deployed in self.definitions.store().list() {
+            let old = known.iter().find(|owned| owned.digest == deployed.digest);
+            let wishes = match old {
+                Some(owned) => Some(Arc::clone(&owned.wishes)),
+                None => self.definitions.wishes(&deployed.name, &deployed.digest).await,
+            };
+            let Some(wishes) = wishes else { continue };
+            if old.is_none() {
+                self.prepare(&wishes).await?;
+            }
+            let (definition, digest) = (deployed.name, deployed.digest);
+            rules.push(Owned { definition, digest, wishes });
+        }
+        if let Ok(mut current) = self.rules.write() {
+            *current = Arc::new(rules);
+        }
+        Ok(())
+    }
+
+    /// Does what follows from one event; true when all of it is stored.
+    async fn route(&self, message: jetstream::Message) -> bool {
+        let Ok(info) = message.info() else { return true };
+        let source = format!("{}/{}", info.stream, info.stream_sequence);
+        let headers = headers(&message);
+        let event = match Event::parse(&message.subject, &headers, &message.payload) {
+            Ok(event) => event,
+            Err(error) => return self.keep_dead(&message, &source, &error.to_string()).await,
+        };
+        let at = info.published.unix_timestamp_nanos() / 1_000;
+        let at = i64::try_from(at).unwrap_or(i64::MAX);
+        let value = event.to_expression_value();
+        let id = event.id.clone().unwrap_or_else(|| source.clone());
+        let rules = self.rules.read().map(|rules| Arc::clone(&rules)).unwrap_or_default();
+        let mut entries = Vec::new();
+        let mut reasons = Vec::new();
+        let mut is_known = false;
+        for owned in rules.iter() {
+            for rule in owned.wishes.rules.iter().filter(|rule| rule.listens_to(&event)) {
+                is_known = true;
+                match rule.decide(&event, &value, at, info.stream_sequence) {
+                    Ok(Decision::NotMeant) => {}
+                    Ok(Decision::Start(key, input)) => {
+                        let trigger = Trigger { subject: event.nats_subject.clone(), id: id.clone() };
+                        let start = Start {
+                            digest: owned.digest.clone(),
+                            input,
+                            trigger: Some(trigger),
+                            parent: None,
+                        };
+                        let partition = PartitionId::of(&key, self.broker.partitions);
+                        let address = SagaAddress { definition: owned.definition.clone(), key };
+                        let message_id = format!("{source}.{}", owned.definition);
+                        let trace = event.trace();
+                        entries.push(messages::start(partition, &address, start, message_id, trace));
+                    }
+                    Ok(Decision::Continue(key)) => {
+                        let partition = PartitionId::of(&key, self.broker.partitions);
+                        let address = SagaAddress { definition: owned.definition.clone(), key };
+                        let entry = Entry::Event(EventEntry {
+                            name: rule.subject.clone(),
+                            id: id.clone(),
+                            data: Arc::clone(&event.data),
+                        });
+                        let message_id = format!("{source}.{}.{}", owned.definition, rule.subject);
+                        entries.push(event_entry(partition, address, &entry, message_id));
+                    }
+                    Err(reason) => reasons.push(format!("{}: {reason}", owned.definition)),
+                }
+            }
+        }
+        if !is_known {
+            reasons.push("no deployed definition listens to it".to_owned());
+        }
+        let published = entries.into_iter().map(|entry| self.broker.publisher.publish(entry));
+        for published in join_all(published).await {
+            if let Published::Refused(reason) = published {
+                reasons.push(reason);
+            }
+        }
+        if reasons.is_empty() {
+            return true;
+        }
+        self.keep_dead(&message, &source, &reasons.join("; ")).await
+    }
+
+    /// Keeps what cannot be understood, with its body and headers, so that it can be replayed.
+    async fn keep_dead(&self, message: &jetstream::Message, source: &str, reason: &str) -> bool {
+        tracing::warn!(subject = %message.subject, source, reason, "an event is a dead letter");
+        let mut letter = Outgoing::new(subject::dead_letter("event"), message.payload.to_vec());
+        for (name, value) in headers(message) {
+            // The broker's own headers were for the first delivery.
+            if !name.starts_with("Nats-") {
+                letter = letter.with_header(&name, value);
+            }
+        }
+        let letter = letter
+            .with_message_id(format!("dead.{source}"))
+            .with_dead_letter(&message.subject, source, reason);
+        matches!(self.broker.publisher.publish(letter).await, Published::Stored { .. })
+    }
+}
+
+/// An event as an entry of the journal of the saga that it is for.
+pub(crate) fn event_entry(
+    partition: PartitionId,
+    address: SagaAddress,
+    entry: &Entry,
+    message_id: String,
+) -> Outgoing {
+    let subject = JournalSubject { partition, address, kind: EntryKind::Event };
+    Outgoing::new(subject.to_string(), entry.encode()).with_message_id(message_id)
+}
+
+/// All headers of a message. Those of dead letters are left behind when one is replayed.
+fn headers(message: &jetstream::Message) -> Vec<(String, String)> {
+    const OF_DEAD_LETTERS: [&str; 3] = [header::DEAD_REASON, header::DEAD_SUBJECT, header::DEAD_SOURCE];
+    let Some(headers) = &message.headers else { return Vec::new() };
+    headers
+        .iter()
+        .filter(|(name, _)| !OF_DEAD_LETTERS.contains(&name.as_ref()))
+        .filter_map(|(name, values)| {
+            let value = values.last()?;
+            Some((name.to_string(), value.as_str().to_owned()))
+        })
+        .collect()
+}
