@@ -47,6 +47,29 @@ pub struct Machine {
     pub states: IndexMap<String, State>,
 }
 
+impl Machine {
+    /// Calls `visit` with what each Task and each undo does, in the machines within this one too.
+    pub fn for_each_action(&self, visit: &mut impl FnMut(&Action)) {
+        for state in self.states.values() {
+            match &state.kind {
+                StateKind::Task(task) => {
+                    visit(&task.resource.action);
+                    if let Some(undo) = &task.compensate {
+                        visit(&undo.resource.action);
+                    }
+                }
+                StateKind::Parallel { branches, .. } => {
+                    for branch in branches {
+                        branch.for_each_action(visit);
+                    }
+                }
+                StateKind::Map(map) => map.processor.for_each_action(visit),
+                _ => {}
+            }
+        }
+    }
+}
+
 /// The language of a state's expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryLanguage {

@@ -15,4 +15,4 @@ mod ownership;
 mod processor;
 
 pub(crate) use ownership::{Owners, Ownership, OwnershipError};
-pub(crate) use processor::Tools;
+pub(crate) use processor::{Tools, decode_entry as decode, decode_snapshot};

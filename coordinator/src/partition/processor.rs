@@ -178,7 +178,7 @@ impl Processor {
         self.table.resume_at(self.checkpoint);
         let snapshots = self.tools.snapshots.load(self.partition).await;
         for snapshot in snapshots.map_err(|error| self.broker(&error))? {
-            match decode(&snapshot.body) {
+            match decode_snapshot(&snapshot.body) {
                 Ok(saga) => self.table.load(saga, snapshot.revision),
                 Err(error) => {
                     // The journal may still hold the saga; a person must see this either way.
@@ -227,24 +227,11 @@ impl Processor {
                 );
             drop(self.tools.publisher.publish(letter));
         };
-        let parsed = JournalSubject::parse(&delivered.subject).map_err(|error| refuse(&error)).ok()?;
-        if parsed.kind == EntryKind::Start && !delivered.is_first_of_subject {
-            refuse(&"a start must expect to be the first of its subject");
-            return None;
-        }
-        let entry = Entry::decode(&parsed.kind, &delivered.body).map_err(|e| refuse(&e)).ok()?;
-        Some(Record {
-            partition: self.partition,
-            seq: delivered.seq,
-            at: delivered.at,
-            address: parsed.address,
-            trace: delivered.trace,
-            entry,
-        })
+        decode_entry(self.partition, delivered).map_err(|reason| refuse(&reason)).ok()
     }
 
     async fn program(
-        &self,
+        &mut self,
         state: Option<&Saga>,
         record: &Record,
     ) -> Option<Arc<engine::Program>> {
@@ -478,7 +465,7 @@ impl Processor {
     }
 
     /// Answers which sagas are alive.
-    async fn answer(&self, question: async_nats::Message) {
+    async fn answer(&mut self, question: async_nats::Message) {
         let Some(reply) = question.reply else { return };
         let mut sagas = Vec::new();
         for saga in self.table.states() {
@@ -505,6 +492,26 @@ impl Processor {
             tracing::debug!(%error, "a question went unanswered");
         }
     }
+}
+
+/// Reads an entry of a journal.
+///
+/// # Errors
+/// Why it cannot be read, for an operator.
+pub(crate) fn decode_entry(partition: PartitionId, delivered: &Delivered) -> Result<Record, String> {
+    let parsed = JournalSubject::parse(&delivered.subject).map_err(|error| error.to_string())?;
+    if parsed.kind == EntryKind::Start && !delivered.is_first_of_subject {
+        return Err("a start must expect to be the first of its subject".to_owned());
+    }
+    let entry = Entry::decode(&parsed.kind, &delivered.body).map_err(|error| error.to_string())?;
+    Ok(Record {
+        partition,
+        seq: delivered.seq,
+        at: delivered.at,
+        address: parsed.address,
+        trace: delivered.trace,
+        entry,
+    })
 }
 
 /// Starts a child, or finds that this very parent has started it before.
@@ -552,7 +559,7 @@ fn encode(saga: &Saga) -> Vec<u8> {
 /// First byte of a snapshot: the version of its format.
 const SNAPSHOT_VERSION: u8 = 1;
 
-fn decode(body: &[u8]) -> Result<Saga, String> {
+pub(crate) fn decode_snapshot(body: &[u8]) -> Result<Saga, String> {
     match body.split_first() {
         Some((&SNAPSHOT_VERSION, body)) => {
             rmp_serde::from_slice(body).map_err(|error| error.to_string())

@@ -31,7 +31,7 @@ impl Listeners {
         act: F,
     ) where
         F: Fn(jetstream::Message) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = bool> + Send,
+        Fut: Future<Output = bool> + Send + 'static,
     {
         if self.0.get(stream).is_some_and(|task| !task.is_finished()) {
             return;
@@ -54,7 +54,7 @@ impl Listeners {
 pub(super) async fn listen<F, Fut>(context: Context, stream: String, stop: CancellationToken, act: F)
 where
     F: Fn(jetstream::Message) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = bool> + Send,
+    Fut: Future<Output = bool> + Send + 'static,
 {
     while !stop.is_cancelled() {
         if let Err(error) = consume(&context, &stream, &stop, &act).await {
@@ -75,7 +75,7 @@ async fn consume<F, Fut>(
 ) -> Result<(), String>
 where
     F: Fn(jetstream::Message) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = bool> + Send,
+    Fut: Future<Output = bool> + Send + 'static,
 {
     let consumer: PullConsumer = context
         .get_consumer_from_stream(subject::ROUTER_CONSUMER, stream)
@@ -106,7 +106,7 @@ where
 async fn work<F, Fut>(message: jetstream::Message, act: &F)
 where
     F: Fn(jetstream::Message) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = bool> + Send,
+    Fut: Future<Output = bool> + Send + 'static,
 {
     let acker = message.clone();
     let kind = if act(message).await { AckKind::Ack } else { AckKind::Nak(Some(AGAIN_AFTER)) };

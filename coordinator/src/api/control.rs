@@ -1,0 +1,90 @@
+//! Steering sagas: each request becomes an entry of the saga's journal.
+
+use super::{Api, Caller, Refusal};
+use crate::{partition::messages, router::event_entry};
+use dirigent_contracts::{
+    api::{Accepted, CallbackRequest, CancelRequest, ErrorCode, RetryRequest, SignalRequest},
+    envelope,
+    id::PartitionId,
+    journal::{Control, Entry, EventEntry},
+    outcome::SagaStatus,
+    subject::{EntryKind, JournalSubject},
+    task::{CallbackToken, Reply},
+};
+use std::sync::Arc;
+use uuid::Uuid;
+
+impl Api {
+    pub(super) async fn signal(&self, request: SignalRequest) -> Result<Accepted, Refusal> {
+        let SignalRequest { saga, event, id, data } = request;
+        let partition = PartitionId::of(&saga.key, self.broker.partitions);
+        let id = id.unwrap_or_else(|| Uuid::now_v7().to_string());
+        let message_id = format!("{saga}.{id}");
+        let entry = Entry::Event(EventEntry { name: event, id, data: Arc::new(data) });
+        self.store(event_entry(partition, saga.clone(), &entry, message_id)).await?;
+        Ok(Accepted { saga })
+    }
+
+    pub(super) async fn callback(&self, request: CallbackRequest) -> Result<Accepted, Refusal> {
+        let token: CallbackToken = request
+            .token
+            .parse()
+            .map_err(|error| Refusal::new(ErrorCode::BadRequest, format!("token: {error}")))?;
+        let CallbackToken { partition, saga, task, command } = token;
+        let (state, _) = self.refold(&saga).await?;
+        if !state.run().is_some_and(|run| run.awaits(command)) {
+            let message = format!("nobody waits for this token any more: {saga} has gone on");
+            return Err(Refusal::new(ErrorCode::Conflict, message));
+        }
+        let reply = Reply { command, result: request.result, callback: true, worker: String::new() };
+        let kind = EntryKind::Reply(task);
+        let subject = JournalSubject { partition, address: saga.clone(), kind };
+        let entry = crate::broker::publisher::Outgoing::new(subject.to_string(), envelope::encode(&reply));
+        self.store(entry.with_message_id(Uuid::now_v7().to_string())).await?;
+        Ok(Accepted { saga })
+    }
+
+    pub(super) async fn cancel(
+        &self,
+        request: CancelRequest,
+        caller: Caller,
+    ) -> Result<Accepted, Refusal> {
+        let (state, _) = self.refold(&request.saga).await?;
+        if let Some(run) = state.run().filter(|run| run.status().is_terminal()) {
+            let message = format!("{} is over: it has {}", request.saga, run.status());
+            return Err(Refusal::new(ErrorCode::Conflict, message));
+        }
+        let control = Control::Cancel { reason: request.reason };
+        self.control(request.saga, control, caller).await
+    }
+
+    pub(super) async fn retry(
+        &self,
+        request: RetryRequest,
+        caller: Caller,
+    ) -> Result<Accepted, Refusal> {
+        let (state, _) = self.refold(&request.saga).await?;
+        let status = state.run().map_or(SagaStatus::Running, |run| run.status());
+        if status != SagaStatus::Stuck {
+            let message = format!("{} is not stuck: it is {status}", request.saga);
+            return Err(Refusal::new(ErrorCode::Conflict, message));
+        }
+        let control = match request.skip {
+            true => Control::Skip { reason: request.reason },
+            false => Control::Retry,
+        };
+        self.control(request.saga, control, caller).await
+    }
+
+    async fn control(
+        &self,
+        saga: dirigent_contracts::id::SagaAddress,
+        control: Control,
+        caller: Caller,
+    ) -> Result<Accepted, Refusal> {
+        let partition = PartitionId::of(&saga.key, self.broker.partitions);
+        let message_id = caller.message_id.unwrap_or_else(|| Uuid::now_v7().to_string());
+        self.store(messages::control(partition, &saga, control, message_id)).await?;
+        Ok(Accepted { saga })
+    }
+}

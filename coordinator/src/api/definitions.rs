@@ -1,0 +1,83 @@
+//! Deploying definitions and showing them.
+
+use super::{Api, Refusal};
+use crate::{broker::assets, definitions::compile, router::rule::Wishes};
+use dirigent_contracts::{
+    api::{
+        DefinitionAnswer, DefinitionRequest, DefinitionSummary, DefinitionsAnswer,
+        DefinitionsRequest, DeployAnswer, DeployRequest, ErrorCode,
+    },
+    definition,
+    id::TaskName,
+};
+
+impl Api {
+    /// All that the definition needs on the broker is made before it is deployed: a trigger event
+    /// that comes right after the answer starts its saga.
+    pub(super) async fn deploy(&self, request: DeployRequest) -> Result<DeployAnswer, Refusal> {
+        let DeployRequest { name, document } = request;
+        let (parsed, _) = compile(name.as_str(), &document).map_err(|report| {
+            let first = report.diagnostics().first();
+            let first = first.map_or_else(String::new, |one| {
+                format!("line {}, column {}: {}", one.line, one.column, one.message)
+            });
+            let more = match report.diagnostics().len() {
+                0 | 1 => String::new(),
+                count => format!(" (and {} more: `dirigent check` shows all)", count - 1),
+            };
+            Refusal::new(ErrorCode::BadRequest, format!("the definition is not valid: {first}{more}"))
+        })?;
+        if let Ok(wishes) = Wishes::of(&parsed.definition) {
+            self.router.prepare(&wishes).await?;
+        }
+        for task in tasks(&parsed.definition) {
+            assets::ensure_command_consumer(&self.broker.context, &task).await?;
+        }
+        let store = self.definitions.store();
+        let changed = store.deploy(&name, &parsed.digest, &document).await?;
+        Ok(DeployAnswer { name, digest: parsed.digest, changed })
+    }
+
+    pub(super) async fn definitions(&self, _: DefinitionsRequest) -> Result<DefinitionsAnswer, Refusal> {
+        let mut definitions = Vec::new();
+        for deployed in self.definitions.store().list() {
+            let document = self.definitions.store().document(&deployed.name, &deployed.digest).await?;
+            let parsed = document
+                .and_then(|document| definition::parse(deployed.name.as_str(), &document).ok());
+            let parsed = parsed.map(|parsed| parsed.definition);
+            definitions.push(DefinitionSummary {
+                name: deployed.name,
+                digest: deployed.digest,
+                deployed_at: deployed.deployed_at,
+                comment: parsed.as_ref().map_or_else(String::new, |it| it.comment.clone()),
+                triggers: parsed.map_or_else(Vec::new, |it| {
+                    it.triggers.into_iter().map(|trigger| trigger.event).collect()
+                }),
+            });
+        }
+        Ok(DefinitionsAnswer { definitions })
+    }
+
+    pub(super) async fn definition(&self, request: DefinitionRequest) -> Result<DefinitionAnswer, Refusal> {
+        let DefinitionRequest { name, digest } = request;
+        let unknown = || Refusal::not_found(format!("there is no such definition as '{name}'"));
+        let digest = match digest {
+            Some(digest) => digest,
+            None => self.definitions.latest(&name).await.ok_or_else(unknown)?,
+        };
+        let document = self.definitions.store().document(&name, &digest).await?;
+        let document = document.ok_or_else(unknown)?;
+        Ok(DefinitionAnswer { name, digest, document })
+    }
+}
+
+/// The tasks that workers must offer for a definition.
+fn tasks(definition: &definition::model::Definition) -> std::collections::BTreeSet<TaskName> {
+    let mut tasks = std::collections::BTreeSet::new();
+    definition.machine.for_each_action(&mut |action| {
+        if let definition::model::Action::Task { task, .. } = action {
+            tasks.insert(task.clone());
+        }
+    });
+    tasks
+}

@@ -1,0 +1,235 @@
+//! The request endpoints, `dirigent.api.<operation>`: a NATS service that any coordinator answers.
+//!
+//! A request that is refused has changed nothing. What is accepted stands in a journal before the
+//! answer is given.
+
+mod control;
+mod definitions;
+mod letters;
+pub(crate) mod live;
+mod sagas;
+
+use crate::{
+    broker::{Broker, BrokerError, publisher::{Outgoing, Published}},
+    definitions::Definitions,
+    partition::Owners,
+    router::Router,
+};
+use async_nats::service::{self, Request, ServiceExt as _};
+use dirigent_contracts::{
+    api::{
+        CallbackRequest, CancelRequest, DeadLettersRequest, DefinitionRequest, DefinitionsRequest,
+        DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, ListRequest, Operation,
+        ReplayRequest, RetryRequest, SignalRequest, StartRequest, StatusAnswer, StatusRequest,
+    },
+    header::{self, TraceContext},
+    subject,
+};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::SelectAll};
+use tokio::{sync::Semaphore, task::JoinHandle};
+use std::sync::Arc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Requests that one coordinator works on at a time; further ones wait at the broker's client.
+const MOST_AT_ONCE: usize = 1_024;
+
+/// A request that is refused.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    code: ErrorCode,
+    message: String,
+}
+
+impl Refusal {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::NotFound, message)
+    }
+}
+
+impl From<BrokerError> for Refusal {
+    fn from(error: BrokerError) -> Self {
+        Self::new(ErrorCode::Unavailable, error.to_string())
+    }
+}
+
+/// What the operations work with.
+#[derive(Clone)]
+struct Api {
+    broker: Broker,
+    definitions: Definitions,
+    router: Router,
+    owners: Owners,
+}
+
+/// The headers of a request that matter.
+struct Caller {
+    trace: Option<TraceContext>,
+    message_id: Option<String>,
+}
+
+/// Opens the endpoints; the task ends after `stop`, when all requests are answered.
+pub(crate) async fn serve(
+    broker: Broker,
+    definitions: Definitions,
+    router: Router,
+    owners: Owners,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>, String> {
+    let client = broker.client.clone();
+    let service = client
+        .service_builder()
+        .description("Dirigent: starts, shows and steers sagas")
+        .queue_group("dirigent")
+        .start("dirigent", env!("CARGO_PKG_VERSION"))
+        .await
+        .map_err(|error| error.to_string())?;
+    let group = service.group(subject::API_PREFIX);
+    let mut requests = SelectAll::new();
+    for operation in OPERATIONS {
+        let endpoint = group.endpoint(operation).await.map_err(|error| error.to_string())?;
+        requests.push(endpoint.map(move |request| (operation, request)).boxed());
+    }
+    let api = Api { broker, definitions, router, owners };
+    Ok(tokio::spawn(answer_all(api, service, requests, stop)))
+}
+
+const OPERATIONS: [&str; 14] = [
+    StartRequest::NAME,
+    DescribeRequest::NAME,
+    ListRequest::NAME,
+    HistoryRequest::NAME,
+    SignalRequest::NAME,
+    CallbackRequest::NAME,
+    CancelRequest::NAME,
+    RetryRequest::NAME,
+    DeployRequest::NAME,
+    DefinitionsRequest::NAME,
+    DefinitionRequest::NAME,
+    DeadLettersRequest::NAME,
+    ReplayRequest::NAME,
+    StatusRequest::NAME,
+];
+
+type Requests = SelectAll<futures::stream::BoxStream<'static, (&'static str, Request)>>;
+
+async fn answer_all(
+    api: Api,
+    service: service::Service,
+    mut requests: Requests,
+    stop: CancellationToken,
+) {
+    let running = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(MOST_AT_ONCE));
+    loop {
+        let request = tokio::select! {
+            () = stop.cancelled() => break,
+            request = requests.next() => request,
+        };
+        let Some((operation, request)) = request else { break };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let api = api.clone();
+        running.spawn(async move {
+            let _place = place;
+            api.answer(operation, &request).await;
+        });
+    }
+    running.close();
+    running.wait().await;
+    if let Err(error) = service.stop().await {
+        tracing::debug!(%error, "the endpoints were not closed in order");
+    }
+}
+
+impl Api {
+    async fn answer(&self, operation: &str, request: &Request) {
+        let headers = request.message.headers.as_ref();
+        let header = |name: &str| headers.and_then(|all| all.get(name)).map(ToString::to_string);
+        let caller = Caller {
+            trace: header(header::TRACE_PARENT).as_deref().and_then(TraceContext::parse),
+            message_id: header(header::MESSAGE_ID),
+        };
+        let result = self.perform(operation, &request.message.payload, caller).await;
+        let response = result.map(Into::into).map_err(|refusal| {
+            tracing::debug!(operation, code = ?refusal.code, refusal.message, "refused");
+            service::error::Error {
+                // A header is one line.
+                status: refusal.message.split(['\r', '\n']).collect::<Vec<_>>().join(" "),
+                code: usize::from(refusal.code.number()),
+            }
+        });
+        if let Err(error) = request.respond(response).await {
+            tracing::debug!(operation, %error, "a request went unanswered");
+        }
+    }
+
+    fn perform<'a>(
+        &'a self,
+        operation: &str,
+        body: &'a [u8],
+        caller: Caller,
+    ) -> BoxFuture<'a, Result<Vec<u8>, Refusal>> {
+        macro_rules! answer {
+            ($request:ty, |$read:ident| $answer:expr) => {
+                async move {
+                    let $read: $request = read(body)?;
+                    write::<$request>(&$answer.await?)
+                }
+                .boxed()
+            };
+        }
+        match operation {
+            StartRequest::NAME => answer!(StartRequest, |r| self.start(r, caller)),
+            DescribeRequest::NAME => answer!(DescribeRequest, |r| self.describe(r)),
+            ListRequest::NAME => answer!(ListRequest, |r| self.list(r)),
+            HistoryRequest::NAME => answer!(HistoryRequest, |r| self.history(r)),
+            SignalRequest::NAME => answer!(SignalRequest, |r| self.signal(r)),
+            CallbackRequest::NAME => answer!(CallbackRequest, |r| self.callback(r)),
+            CancelRequest::NAME => answer!(CancelRequest, |r| self.cancel(r, caller)),
+            RetryRequest::NAME => answer!(RetryRequest, |r| self.retry(r, caller)),
+            DeployRequest::NAME => answer!(DeployRequest, |r| self.deploy(r)),
+            DefinitionsRequest::NAME => answer!(DefinitionsRequest, |r| self.definitions(r)),
+            DefinitionRequest::NAME => answer!(DefinitionRequest, |r| self.definition(r)),
+            DeadLettersRequest::NAME => answer!(DeadLettersRequest, |r| self.dead_letters(r)),
+            ReplayRequest::NAME => answer!(ReplayRequest, |r| self.replay(r)),
+            _ => answer!(StatusRequest, |r| self.status(r)),
+        }
+    }
+
+    /// Publishes an entry, and says why it was not stored if it was not.
+    async fn store(&self, entry: Outgoing) -> Result<(), Refusal> {
+        match self.broker.publisher.publish(entry).await {
+            Published::Stored { .. } | Published::AlreadyExists => Ok(()),
+            Published::Refused(reason) => Err(Refusal::new(ErrorCode::TooLarge, reason)),
+        }
+    }
+
+    async fn status(&self, _: StatusRequest) -> Result<StatusAnswer, Refusal> {
+        Ok(StatusAnswer {
+            server: self.broker.server.clone(),
+            durability: self.broker.durability.clone(),
+            partitions: self.broker.partitions,
+            owners: self.owners.list(),
+            dead_letters: self.count_letters().await?,
+        })
+    }
+}
+
+fn read<O: Operation>(body: &[u8]) -> Result<O, Refusal> {
+    // No body is a request without fields.
+    let body = if body.is_empty() { b"{}" } else { body };
+    let mut json = serde_json::Deserializer::from_slice(body);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let place = if path == "." { String::new() } else { format!(" at {path:?}") };
+        Refusal::new(ErrorCode::BadRequest, format!("{}{place}: {}", O::NAME, error.inner()))
+    })
+}
+
+fn write<O: Operation>(answer: &O::Answer) -> Result<Vec<u8>, Refusal> {
+    serde_json::to_vec(answer)
+        .map_err(|error| Refusal::new(ErrorCode::Unavailable, error.to_string()))
+}

@@ -1,0 +1,191 @@
+//! Starting sagas and showing them. What one saga did is found by folding its entries again.
+
+use super::{Api, Caller, Refusal, live};
+use crate::{
+    broker::{listing, publisher::Published},
+    engine::{self, Record, Saga},
+    partition::{self, messages},
+};
+use async_nats::jetstream::consumer::DeliverPolicy;
+use dirigent_contracts::{
+    api::{
+        DescribeRequest, ErrorCode, HistoryAnswer, HistoryRequest, ListAnswer, ListRequest,
+        SagaDescription, SagaSummary, StartAnswer, StartRequest,
+    },
+    history::HistoryEvent,
+    id::{PartitionId, SagaAddress, SagaKey},
+    journal::{Entry, Start},
+    limit,
+    outcome::SagaStatus,
+    subject,
+    time::Timestamp,
+};
+use futures::future::join_all;
+use serde_json::Value;
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use uuid::Uuid;
+
+/// How long the owner of a partition may take to say which sagas are alive.
+const OWNERS_TIME: Duration = Duration::from_secs(1);
+/// How many of the latest outcomes a list looks through.
+const OUTCOMES_LOOKED_AT: u64 = 2_000;
+
+impl Api {
+    pub(super) async fn start(
+        &self,
+        request: StartRequest,
+        caller: Caller,
+    ) -> Result<StartAnswer, Refusal> {
+        let StartRequest { definition, key, input, digest } = request;
+        let size = input.to_string().len();
+        if size > limit::PAYLOAD_BYTES {
+            let message =
+                format!("the input has {size} bytes of JSON, at most {} fit", limit::PAYLOAD_BYTES);
+            return Err(Refusal::new(ErrorCode::TooLarge, message));
+        }
+        let digest = match digest {
+            Some(digest) => {
+                let document = self.definitions.store().document(&definition, &digest).await?;
+                document.map(|_| digest)
+            }
+            None => self.definitions.latest(&definition).await,
+        };
+        let digest = digest.ok_or_else(|| {
+            Refusal::not_found(format!("there is no such definition as '{definition}': deploy it first"))
+        })?;
+        let key = match key {
+            Some(key) => key,
+            None => SagaKey::new(Uuid::now_v7().to_string())
+                .map_err(|error| Refusal::new(ErrorCode::BadRequest, error.to_string()))?,
+        };
+        let partition = PartitionId::of(&key, self.broker.partitions);
+        let saga = SagaAddress { definition, key };
+        let entry = Start { digest, input: Arc::new(input), trigger: None, parent: None };
+        let message_id = caller.message_id.unwrap_or_else(|| Uuid::now_v7().to_string());
+        let entry = messages::start(partition, &saga, entry, message_id, caller.trace);
+        match self.broker.publisher.publish(entry).await {
+            Published::Stored { .. } => Ok(StartAnswer { saga, partition, started: true }),
+            Published::AlreadyExists => Ok(StartAnswer { saga, partition, started: false }),
+            Published::Refused(reason) => Err(Refusal::new(ErrorCode::TooLarge, reason)),
+        }
+    }
+
+    pub(super) async fn describe(&self, request: DescribeRequest) -> Result<SagaDescription, Refusal> {
+        let (saga, _) = self.refold(&request.saga).await?;
+        let digest = saga.run().map(engine::Run::digest);
+        let program = match digest {
+            Some(digest) => self.definitions.program(&request.saga.definition, digest).await,
+            None => None,
+        };
+        engine::description::describe(&saga, program.as_deref()).ok_or_else(|| unknown(&request.saga))
+    }
+
+    pub(super) async fn history(&self, request: HistoryRequest) -> Result<HistoryAnswer, Refusal> {
+        let (_, events) = self.refold(&request.saga).await?;
+        Ok(HistoryAnswer { events })
+    }
+
+    /// The state of a saga, and what happened to it: its entries, folded again.
+    ///
+    /// A saga that is older than its journal stands in its snapshot.
+    pub(super) async fn refold(
+        &self,
+        address: &SagaAddress,
+    ) -> Result<(Saga, Vec<HistoryEvent>), Refusal> {
+        let partition = PartitionId::of(&address.key, self.broker.partitions);
+        let entries = self.broker.snapshots.saga_entries(partition, address).await?;
+        let mut state: Option<Saga> = None;
+        let mut history = Vec::new();
+        let records: Vec<Record> = entries
+            .iter()
+            .filter_map(|delivered| partition::decode(partition, delivered).ok())
+            .collect();
+        let has_start = records.iter().any(|record| matches!(record.entry, Entry::Start(_)));
+        if !has_start {
+            let snapshot = self.broker.snapshots.snapshot(partition, address).await?;
+            state = snapshot.and_then(|body| partition::decode_snapshot(&body).ok());
+        }
+        for record in &records {
+            let digest = match (state.as_ref().and_then(Saga::run), &record.entry) {
+                (Some(run), _) => Some(run.digest()),
+                (None, Entry::Start(start)) => Some(&start.digest),
+                (None, _) => None,
+            };
+            let program = match digest {
+                Some(digest) => self.definitions.program(&address.definition, digest).await,
+                None => None,
+            };
+            let effects = engine::fold(&mut state, program.as_deref(), record);
+            history.extend(effects.history);
+        }
+        match state {
+            Some(saga) if saga.run().is_some() => Ok((saga, history)),
+            _ => Err(unknown(address)),
+        }
+    }
+
+    pub(super) async fn list(&self, request: ListRequest) -> Result<ListAnswer, Refusal> {
+        let question = serde_json::to_vec(&request)
+            .map_err(|error| Refusal::new(ErrorCode::BadRequest, error.to_string()))?;
+        let owners = (0..self.broker.partitions).map(PartitionId).map(|partition| {
+            let asked = self.broker.client.request(live::subject(partition), question.clone().into());
+            async move {
+                let answer = tokio::time::timeout(OWNERS_TIME, asked).await.ok()?.ok()?;
+                serde_json::from_slice::<Vec<SagaSummary>>(&answer.payload).ok()
+            }
+        });
+        let mut silent = Vec::new();
+        let mut alive = Vec::new();
+        for (answer, partition) in join_all(owners).await.into_iter().zip(0..) {
+            match answer {
+                Some(sagas) => alive.extend(sagas),
+                None => silent.push(PartitionId(partition)),
+            }
+        }
+        let wants_ended = request.status.is_empty() || request.status.iter().any(|s| s.is_terminal());
+        let mut sagas = if wants_ended { self.ended(&request).await? } else { Vec::new() };
+        // Who has ended since the owner answered stands in both: the outcome counts.
+        let known: HashSet<SagaAddress> = sagas.iter().map(|saga| saga.saga.clone()).collect();
+        sagas.extend(alive.into_iter().filter(|saga| !known.contains(&saga.saga)));
+        live::sort(&mut sagas);
+        let most = live::limit(&request);
+        let more = sagas.len() > most;
+        sagas.truncate(most);
+        Ok(ListAnswer { sagas, more, silent })
+    }
+
+    /// The sagas that ended lately.
+    async fn ended(&self, request: &ListRequest) -> Result<Vec<SagaSummary>, Refusal> {
+        let context = &self.broker.context;
+        let stream = context.get_stream(subject::EVENTS_STREAM).await;
+        let stream = stream.map_err(|error| Refusal::new(ErrorCode::Unavailable, error.to_string()))?;
+        let last = stream.cached_info().state.last_sequence;
+        let start_sequence = last.saturating_sub(OUTCOMES_LOOKED_AT) + 1;
+        let filter = match &request.definition {
+            Some(definition) => format!("dirigent.event.{definition}.>"),
+            None => "dirigent.event.>".to_owned(),
+        };
+        let from = DeliverPolicy::ByStartSequence { start_sequence };
+        let messages = listing::read(context, subject::EVENTS_STREAM, &filter, from).await?;
+        let sagas = messages.iter().filter_map(|message| {
+            let (saga, what) = subject::parse_event(&message.subject).ok()?;
+            let status = SagaStatus::from_word(what).filter(|status| status.is_terminal())?;
+            let body: Value = serde_json::from_slice(&message.body).ok()?;
+            let started_at = body["data"]["started_at"].as_str();
+            let failure = &body["data"]["failure"];
+            let detail = match (failure["error"].as_str(), failure["cause"].as_str()) {
+                (Some(error), Some(cause)) => format!("{error}: {cause}"),
+                (Some(error), None) => error.to_owned(),
+                _ => String::new(),
+            };
+            let updated_at = crate::broker::journal::timestamp(message.at);
+            let started_at = started_at.and_then(Timestamp::parse_rfc3339);
+            Some(SagaSummary { saga, status, started_at, updated_at, detail })
+        });
+        Ok(sagas.filter(|saga| live::is_wanted(request, saga)).collect())
+    }
+}
+
+pub(super) fn unknown(address: &SagaAddress) -> Refusal {
+    Refusal::not_found(format!("there is no saga {address}"))
+}
