@@ -83,7 +83,7 @@ pub(crate) async fn open_consumer(
         .map_err(|error| fault(error.to_string()))
 }
 
-fn is_not_found(error: &jetstream::context::ConsumerInfoError) -> bool {
+fn is_not_found(error: &jetstream::stream::ConsumerError) -> bool {
     use jetstream::{ErrorCode, stream::ConsumerErrorKind};
     matches!(error.kind(), ConsumerErrorKind::JetStream(error)
         if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)

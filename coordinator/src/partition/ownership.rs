@@ -26,7 +26,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why a coordinator had to stop owning partitions.
 #[derive(Debug, thiserror::Error)]
-pub enum OwnershipError {
+pub(crate) enum OwnershipError {
     /// Another process uses the same name.
     #[error("another coordinator has started under the name '{0}': give each a name of its own")]
     Displaced(String),

@@ -1,0 +1,163 @@
+//! One delivered command, from its bytes to its acknowledgement.
+//!
+//! Order: the handler ends -> its outcome is remembered -> the reply is stored -> the command is
+//! acknowledged. While the handler runs, the broker hears that it is still in progress.
+
+use crate::{
+    backoff::insist,
+    context::TaskContext,
+    error::TaskError,
+    handler::Handler,
+    inbox::{Inbox, Recalled},
+    reply::Replier,
+    trace::{ExecutionSpan, Parentage},
+};
+use async_nats::{HeaderMap, jetstream::{self, message::AckKind}};
+use dirigent_contracts::{
+    envelope, error_name, header, subject,
+    task::{Command, TaskResult},
+};
+use futures::FutureExt as _;
+use opentelemetry::trace::FutureExt as _;
+use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+/// What an execution needs.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) handler: Handler,
+    pub(crate) inbox: Option<Inbox>,
+    pub(crate) worker: Arc<str>,
+    pub(crate) stop: CancellationToken,
+    /// How often the broker hears that a command is still worked on.
+    pub(crate) progress_interval: Duration,
+}
+
+impl Executor {
+    /// Executes one command.
+    pub(crate) async fn execute(self, message: jetstream::Message) {
+        let command = match envelope::decode::<Command>(&message.payload) {
+            Ok(command) => Arc::new(command),
+            Err(error) => return self.lay_aside(&message, &error.to_string()).await,
+        };
+        let span = ExecutionSpan::start(&command, &Parentage::read(message.headers.as_ref()));
+        let replier = Replier {
+            jetstream: &self.jetstream,
+            command: &command,
+            worker: &self.worker,
+            parentage: span.parentage(),
+        };
+        let pulse = Arc::new(Notify::new());
+        let context = TaskContext {
+            command: Arc::clone(&command),
+            trace: span.parentage().parent,
+            cancellation: self.stop.clone(),
+            pulse: Arc::clone(&pulse),
+        };
+        let result = {
+            let work = self.work(context, &command).with_context(span.context());
+            let alive = keep_alive(&message, self.progress_interval);
+            let beating = beat(&replier, command.heartbeat_ms, &pulse);
+            tokio::select! {
+                result = work => result,
+                never = alive => match never {},
+                never = beating => match never {},
+            }
+        };
+        replier.answer(result.clone()).await;
+        if let Err(error) = message.ack().await {
+            // It comes again; the reply has its id, and the coordinator waits for it no more.
+            debug!(command = %command.command, %error, "a command was not acknowledged");
+        }
+        span.end(&result);
+    }
+
+    async fn work(&self, context: TaskContext, command: &Command) -> TaskResult {
+        let Some(inbox) = &self.inbox else { return self.handle(context, command).await };
+        let turn = inbox.turn(command.effect);
+        let _turn = turn.lock().await;
+        match insist("looking into the inbox", || inbox.recall(command)).await {
+            Some(Recalled::Done(output)) => return TaskResult::Succeeded { output },
+            Some(Recalled::Undone) => {
+                let cause = "the step was undone before this command was worked on";
+                return TaskError::new(error_name::UNDONE, cause).permanent().into();
+            }
+            None => {}
+        }
+        let result = self.handle(context, command).await;
+        insist("remembering an outcome", || inbox.remember(command, &result)).await;
+        result
+    }
+
+    async fn handle(&self, context: TaskContext, command: &Command) -> TaskResult {
+        // The handler's own code runs when it is called and when it is polled; either may panic.
+        let call = AssertUnwindSafe(async { (self.handler)(context, Arc::clone(&command.input)).await });
+        match call.catch_unwind().await {
+            Ok(Ok(output)) => TaskResult::Succeeded { output: Arc::new(output) },
+            Ok(Err(error)) => error.into(),
+            Err(panic) => {
+                let cause = told(panic.as_ref());
+                error!(command = %command.command, task = %command.task, cause, "a handler panicked");
+                TaskError::new(error_name::WORKER_PANIC, format!("the handler panicked: {cause}")).into()
+            }
+        }
+    }
+
+    /// What nobody can read is kept for an operator, and not delivered again.
+    async fn lay_aside(&self, message: &jetstream::Message, reason: &str) {
+        warn!(subject = %message.subject, reason, "a command cannot be read");
+        let source = message.info().map(|info| format!("{}/{}", info.stream, info.stream_sequence));
+        let source = source.unwrap_or_default();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::MESSAGE_ID, format!("dead.{source}"));
+        headers.insert(header::DEAD_SUBJECT, message.subject.as_str());
+        headers.insert(header::DEAD_SOURCE, source.as_str());
+        headers.insert(header::DEAD_REASON, reason.replace(['\r', '\n'], " "));
+        insist("keeping a dead letter", || async {
+            let letter = subject::dead_letter("command");
+            let body = message.payload.clone();
+            let stored = self.jetstream.publish_with_headers(letter, headers.clone(), body).await?;
+            stored.await
+        })
+        .await;
+        if let Err(error) = message.ack_with(AckKind::Term).await {
+            debug!(%error, "a command that cannot be read comes again");
+        }
+    }
+}
+
+async fn keep_alive(message: &jetstream::Message, interval: Duration) -> Infallible {
+    loop {
+        tokio::time::sleep(interval).await;
+        if let Err(error) = message.ack_with(AckKind::Progress).await {
+            debug!(%error, "the broker did not hear that a command is in progress");
+        }
+    }
+}
+
+/// Sends heartbeats thrice in the time that the step allows, and whenever the handler asks for one.
+async fn beat(
+    replier: &Replier<'_>,
+    heartbeat_ms: Option<u64>,
+    pulse: &Notify,
+) -> Infallible {
+    let Some(heartbeat_ms) = heartbeat_ms else { return std::future::pending().await };
+    let interval = Duration::from_millis((heartbeat_ms / 3).max(1));
+    let mut count = 0;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = pulse.notified() => {}
+        }
+        count += 1;
+        replier.heartbeat(count).await;
+    }
+}
+
+fn told(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
