@@ -130,6 +130,8 @@ impl Broker {
             .max_ack_inflight(MOST_IN_FLIGHT)
             .backpressure_on_inflight(true)
             .build(client.clone());
+        // A client may still be on its first attempt to connect; then nothing is known of the server.
+        client.flush().await.map_err(|_| BrokerError::Closed)?;
         let assets = assets::prepare(&client, &context, settings).await?;
         Ok(Self {
             publisher: Publisher::start(context.clone()),

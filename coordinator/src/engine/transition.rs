@@ -246,6 +246,10 @@ impl<'a> Turn<'a> {
         if is_retryable && self.retry(number, state, &failure) {
             return;
         }
+        // The attempt was answered, or given up and noted as unknown: it is not in flight any more.
+        if let Some(scope) = self.scope_mut(number) {
+            scope.activity = Activity::Moving;
+        }
         self.leave_step(number, state, None);
         let rule = state.catch.iter().find(|rule| matches(&rule.error_equals, &failure));
         let Some(rule) = rule else {

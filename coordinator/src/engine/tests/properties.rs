@@ -32,12 +32,15 @@ fn parts() -> impl Strategy<Value = Vec<Part>> {
         1 => Just(Manner::Mute),
         1 => Just(Manner::Refusing),
     ];
-    let task = (any::<bool>(), manner).prop_map(|(has_undo, manner)| Part::Task { has_undo, manner });
-    let sequence = |part| prop::collection::vec(part, 1..4);
+    let task = (any::<bool>(), manner)
+        .prop_map(|(has_undo, manner)| Part::Task { has_undo, manner })
+        .boxed();
+    let sequence = |part: BoxedStrategy<Part>| prop::collection::vec(part, 1..4);
     let inner = prop_oneof![
         3 => task.clone(),
         1 => prop::collection::vec(sequence(task.clone()), 1..3).prop_map(Part::Parallel),
-    ];
+    ]
+    .boxed();
     let outer = prop_oneof![
         3 => task,
         1 => prop::collection::vec(sequence(inner), 1..4).prop_map(Part::Parallel),
