@@ -1,2 +1,68 @@
-//! Under construction.
-fn main() {}
+//! `dirigent`: one binary for the developer, the operator, and the coordinator itself.
+
+mod arguments;
+mod command;
+mod connection;
+mod exit;
+mod input;
+mod render;
+mod trouble;
+
+use arguments::{Arguments, Command, LogFormat, ViewArguments};
+use clap::FromArgMatches as _;
+use exit::Exit;
+use std::{io::IsTerminal as _, process::ExitCode};
+use tracing_subscriber::EnvFilter;
+use trouble::Trouble;
+
+fn main() -> ExitCode {
+    let matches = arguments::command().get_matches();
+    let arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    // What needs no broker needs no runtime either.
+    let result = match arguments.command {
+        Command::Check(check) => command::check::check(&check),
+        Command::Completions { shell } => command::completions(shell),
+        command => {
+            log(&arguments.view, matches!(command, Command::Dev(_) | Command::Coordinator(_)));
+            run(&arguments.broker, &arguments.view, command)
+        }
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(trouble) => {
+            render::trouble(&trouble);
+            trouble.exit().into()
+        }
+    }
+}
+
+fn run(
+    broker: &arguments::BrokerArguments,
+    view: &ViewArguments,
+    command: Command,
+) -> Result<Exit, Trouble> {
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Trouble::NotStarted { what: "the runtime", reason: error.to_string() })?;
+    runtime.block_on(command::perform(broker, view, command))
+}
+
+/// Logs to stderr: services tell what they do, commands only what went wrong.
+fn log(view: &ViewArguments, is_service: bool) {
+    let level = match (view.verbose, is_service) {
+        (0, true) => "info,async_nats=warn",
+        (0, false) => "error",
+        (1, _) => "debug,async_nats=info,hyper=info",
+        (_, _) => "trace",
+    };
+    let filter = EnvFilter::try_from_env("DIRIGENT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let is_plain = std::env::var_os("NO_COLOR").is_some() || !std::io::stderr().is_terminal();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(!is_plain).with_writer(std::io::stderr);
+    match view.log_format {
+        LogFormat::Text => subscriber.with_target(false).init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}

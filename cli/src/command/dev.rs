@@ -1,0 +1,201 @@
+//! `dev`: a broker, a coordinator and the example workers, all in one terminal.
+//!
+//! The broker is a child process, and the only one; it ends with this one.
+
+use crate::{arguments::DevArguments, exit::Exit, render, trouble::Trouble};
+use async_nats::{Client, ConnectOptions};
+use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+/// How long the broker may take until it answers.
+const START_TIME: Duration = Duration::from_secs(20);
+/// The port, if it is free and no other is said.
+const PORT: u16 = 4222;
+
+pub(super) async fn dev(arguments: &DevArguments) -> Result<Exit, Trouble> {
+    let directory = &arguments.data_dir;
+    fs::create_dir_all(directory)
+        .map_err(|source| Trouble::File { path: directory.clone(), source })?;
+    let (mut broker, port) = start_broker(arguments)?;
+    let url = format!("nats://127.0.0.1:{port}");
+    let client = connect(&url, &mut broker, directory.join("nats-server.log")).await?;
+    let not_started = |reason: String| Trouble::NotStarted { what: "the coordinator", reason };
+    let telemetry = Telemetry::from_environment("dirigent-dev")
+        .map_err(|error| not_started(error.to_string()))?;
+    let settings = Settings { name: "dev".to_owned(), ..Settings::default() };
+    let coordinator = Coordinator::start(client.clone(), settings, telemetry.clone()).await;
+    let mut coordinator = coordinator.map_err(|error| not_started(error.to_string()))?;
+    let stop = CancellationToken::new();
+    let workers = if arguments.no_examples {
+        None
+    } else {
+        deploy_examples(&client, &url).await?;
+        let options = dirigent_examples::Options::in_directory(&directory.join("examples"));
+        let services = dirigent_examples::Services::open(options)
+            .map_err(|error| Trouble::NotStarted { what: "the examples", reason: error.to_string() })?;
+        let worker = services.worker(client.clone());
+        let worker = worker
+            .map_err(|error| Trouble::NotStarted { what: "the examples", reason: error.to_string() })?;
+        Some(tokio::spawn(worker.run(stop.clone())))
+    };
+    render::print(&welcome(&url, arguments))?;
+    let result = if arguments.demo {
+        demo(&client, &url).await
+    } else {
+        tokio::select! {
+            how = coordinator.failed() => {
+                Err(Trouble::Ended { what: "the coordinator", how, log: None })
+            }
+            ended = broker.wait() => Err(Trouble::Ended {
+                what: "nats-server",
+                how: ended.map_or_else(|error| error.to_string(), |status| status.to_string()),
+                log: Some(directory.join("nats-server.log")),
+            }),
+            _ = tokio::signal::ctrl_c() => Ok(Exit::Done),
+        }
+    };
+    stop.cancel();
+    if let Some(workers) = workers {
+        let _ = workers.await;
+    }
+    coordinator.stop().await;
+    telemetry.shutdown().await;
+    // Everything is saved: the broker has nothing to lose any more.
+    let _ = broker.kill().await;
+    result
+}
+
+fn start_broker(arguments: &DevArguments) -> Result<(Child, u16), Trouble> {
+    let binary = match &arguments.nats_server {
+        Some(path) => path.clone(),
+        None => find_binary()?,
+    };
+    let port = match arguments.port {
+        Some(port) if !is_free(port) => return Err(Trouble::PortTaken { port }),
+        Some(port) => port,
+        None if is_free(PORT) => PORT,
+        None => any_port()?,
+    };
+    let log = arguments.data_dir.join("nats-server.log");
+    let file = File::create(&log).map_err(|source| Trouble::File { path: log, source })?;
+    let errors = file.try_clone().map_err(Trouble::Write)?;
+    let child = Command::new(&binary)
+        .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
+        .arg(arguments.data_dir.join("nats"))
+        .stdin(std::process::Stdio::null())
+        .stdout(file)
+        .stderr(errors)
+        // Ctrl-C goes to the whole group: the broker must outlive the coordinator.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| Trouble::NotStarted { what: "nats-server", reason: error.to_string() })?;
+    Ok((child, port))
+}
+
+fn find_binary() -> Result<PathBuf, Trouble> {
+    let searched = std::env::var_os("PATH").unwrap_or_default();
+    std::iter::once(PathBuf::from(".venv/bin"))
+        .chain(std::env::split_paths(&searched))
+        .map(|place| place.join("nats-server"))
+        .find(|path| path.is_file())
+        .ok_or_else(|| Trouble::NoServer { searched: "PATH, .venv/bin".to_owned() })
+}
+
+fn is_free(port: u16) -> bool {
+    std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+fn any_port() -> Result<u16, Trouble> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(Trouble::Write)?;
+    Ok(listener.local_addr().map_err(Trouble::Write)?.port())
+}
+
+async fn connect(url: &str, broker: &mut Child, log: PathBuf) -> Result<Client, Trouble> {
+    let began = Instant::now();
+    loop {
+        let options = ConnectOptions::new().name("dirigent dev").max_reconnects(None);
+        match options.connect(url).await {
+            Ok(client) => return Ok(client),
+            Err(error) if began.elapsed() > START_TIME => {
+                return Err(Trouble::NoBroker { url: url.to_owned(), reason: error.to_string() });
+            }
+            Err(_) => {}
+        }
+        if let Ok(Some(status)) = broker.try_wait() {
+            let how = status.to_string();
+            return Err(Trouble::Ended { what: "nats-server", how, log: Some(log) });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn deploy_examples(client: &Client, url: &str) -> Result<(), Trouble> {
+    let connection = crate::connection::Connection { client: client.clone(), url: url.to_owned() };
+    for (name, document) in dirigent_examples::DEFINITIONS {
+        let name = name.parse().map_err(|error: dirigent_contracts::id::IdError| Trouble::NoName {
+            path: name.into(),
+            reason: error.to_string(),
+        })?;
+        let document = (*document).to_owned();
+        connection.ask(&dirigent_contracts::api::DeployRequest { name, document }).await?;
+    }
+    Ok(())
+}
+
+fn welcome(url: &str, arguments: &DevArguments) -> String {
+    let server = if url.ends_with(":4222") { String::new() } else { format!(" --nats-url {url}") };
+    let mut text = format!("\nDirigent plays on {url}, data in {}.\n", arguments.data_dir.display());
+    if !arguments.no_examples && !arguments.demo {
+        text += &format!(
+            "\nTry, in another terminal:\n\
+             \x20 dirigent{server} run register-user --key anna --input '{{\"name\":\"Anna\",\"email\":\"anna@example.org\"}}'\n\
+             \x20 dirigent{server} run order --key o-1 --input '{{\"order\":\"o-1\",\"item\":\"violin\",\"quantity\":1,\"total\":900,\"card\":\"declined\"}}'\n\
+             \x20 dirigent{server} history order o-1\n\
+             \x20 dirigent{server} list\n"
+        );
+    }
+    text + "\nCtrl-C stops everything.\n\n"
+}
+
+/// Publishes trigger events, waits for what they start, and tells how it went.
+async fn demo(client: &Client, url: &str) -> Result<Exit, Trouble> {
+    use dirigent_contracts::{api::HistoryRequest, id::SagaAddress, outcome::SagaStatus};
+    let connection = crate::connection::Connection { client: client.clone(), url: url.to_owned() };
+    let jetstream = async_nats::jetstream::new(client.clone());
+    let run = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis());
+    let mut exit = Exit::Done;
+    for (definition, subject, key, body, expected) in dirigent_examples::scenes(run) {
+        render::print(&format!("\n== {subject}: {body}\n"))?;
+        let failed = |reason: String| Trouble::NotStarted { what: "the demo", reason };
+        let ack = jetstream.publish(subject, body.into()).await;
+        ack.map_err(|error| failed(error.to_string()))?
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let parse = |error: dirigent_contracts::id::IdError| failed(error.to_string());
+        let saga = SagaAddress {
+            definition: definition.parse().map_err(parse)?,
+            key: key.parse().map_err(parse)?,
+        };
+        let timeout = Some(Duration::from_secs(30));
+        let ended = super::wait::until_over(&connection, &saga, timeout).await?;
+        let history = connection.ask(&HistoryRequest { saga: saga.clone() }).await?;
+        render::print(&render::timeline(&history.events))?;
+        if ended.status != expected {
+            render::print(&format!("{saga} was to end {expected}, but is {}\n", ended.status))?;
+            exit = Exit::No;
+        }
+        if ended.status == SagaStatus::Stuck {
+            exit = Exit::Stuck;
+        }
+    }
+    Ok(exit)
+}

@@ -1,0 +1,61 @@
+//! The commands: each asks the coordinators one thing and shows the answer, or runs a service.
+
+pub(crate) mod check;
+mod dev;
+mod operate;
+mod service;
+mod wait;
+
+use crate::{
+    arguments::{BrokerArguments, Command, Output, ViewArguments},
+    connection::Connection,
+    exit::Exit,
+    render,
+    trouble::Trouble,
+};
+use clap_complete::Shell;
+use serde::Serialize;
+
+/// Performs a command that needs the broker.
+pub(crate) async fn perform(
+    broker: &BrokerArguments,
+    view: &ViewArguments,
+    command: Command,
+) -> Result<Exit, Trouble> {
+    match command {
+        Command::Dev(arguments) => dev::dev(&arguments).await,
+        Command::Coordinator(arguments) => {
+            let connection = Connection::open(broker, "coordinator").await?;
+            service::coordinator(connection, &arguments).await
+        }
+        command => {
+            let connection = Connection::open(broker, "cli").await?;
+            operate::operate(&connection, view, command).await
+        }
+    }
+}
+
+/// Prints completions for a shell.
+pub(crate) fn completions(shell: Shell) -> Result<Exit, Trouble> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut crate::arguments::command(), "dirigent", &mut script);
+    render::print(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Done)
+}
+
+/// Shows an answer: as it came for programs, or as `text` for people.
+fn show<T: Serialize>(
+    view: &ViewArguments,
+    answer: &T,
+    text: impl FnOnce() -> String,
+) -> Result<Exit, Trouble> {
+    match view.output {
+        Output::Json => {
+            let json = serde_json::to_string_pretty(answer)
+                .map_err(|error| Trouble::Write(error.into()))?;
+            render::print(&format!("{json}\n"))?;
+        }
+        Output::Table => render::print(&text())?,
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,170 @@
+//! The operator's commands.
+
+use super::{check::name_of, show, wait};
+use crate::{
+    arguments::{Command, DeadLettersCommand, DeployArguments, SagaArguments, StartArguments, ViewArguments},
+    connection::Connection,
+    exit::Exit,
+    input::{self, Json},
+    render,
+    trouble::Trouble,
+};
+use dirigent_contracts::{
+    api::{
+        CallbackRequest, CancelRequest, DeadLettersRequest, DefinitionRequest, DefinitionsRequest,
+        DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, ListRequest, ReplayRequest,
+        RetryRequest, SignalRequest, StartAnswer, StartRequest, StatusRequest,
+    },
+    id::SagaAddress,
+    outcome::Failure,
+    task::TaskResult,
+};
+use serde_json::Value;
+use std::sync::Arc;
+
+pub(super) async fn operate(
+    connection: &Connection,
+    view: &ViewArguments,
+    command: Command,
+) -> Result<Exit, Trouble> {
+    match command {
+        Command::Deploy(arguments) => deploy(connection, view, &arguments).await,
+        Command::Definitions => {
+            let answer = connection.ask(&DefinitionsRequest {}).await?;
+            show(view, &answer, || render::definitions(&answer.definitions))
+        }
+        Command::Definition(arguments) => {
+            let request = DefinitionRequest { name: arguments.name, digest: arguments.digest };
+            let answer = connection.ask(&request).await?;
+            show(view, &answer, || answer.document.clone())
+        }
+        Command::Start(arguments) => {
+            let answer = start(connection, arguments).await?;
+            let exit = if answer.started { Exit::Done } else { Exit::Conflict };
+            show(view, &answer, || render::started(&answer))?;
+            Ok(exit)
+        }
+        Command::Run(arguments) => {
+            let answer = start(connection, arguments.start).await?;
+            let saga = wait::until_over(connection, &answer.saga, arguments.timeout).await?;
+            show(view, &saga, || render::description(&saga))?;
+            Ok(Exit::of(saga.status).unwrap_or(Exit::Timeout))
+        }
+        Command::List(arguments) => {
+            let request = ListRequest {
+                definition: arguments.name,
+                status: arguments.status,
+                limit: Some(arguments.limit),
+            };
+            let answer = connection.ask(&request).await?;
+            show(view, &answer, || render::sagas(&answer))
+        }
+        Command::Describe(arguments) => {
+            let answer = connection.ask(&DescribeRequest { saga: address(arguments)? }).await?;
+            show(view, &answer, || render::description(&answer))
+        }
+        Command::History(arguments) => {
+            let answer = connection.ask(&HistoryRequest { saga: address(arguments)? }).await?;
+            show(view, &answer, || render::timeline(&answer.events))
+        }
+        Command::Signal(arguments) => {
+            let saga = SagaAddress { definition: arguments.name, key: arguments.key };
+            let data = read(arguments.data)?;
+            let request = SignalRequest { saga, event: arguments.event, id: arguments.id, data };
+            let answer = connection.ask(&request).await?;
+            show(view, &answer, || format!("sent to {}\n", answer.saga))
+        }
+        Command::Callback(arguments) => {
+            let result = match arguments.error {
+                Some(error) => TaskResult::Failed {
+                    failure: Failure::new(error, arguments.cause.unwrap_or_default()),
+                    retryable: true,
+                },
+                None => TaskResult::Succeeded { output: Arc::new(read(arguments.output_data)?) },
+            };
+            let answer = connection.ask(&CallbackRequest { token: arguments.token, result }).await?;
+            show(view, &answer, || format!("accepted for {}\n", answer.saga))
+        }
+        Command::Cancel(arguments) => {
+            let request =
+                CancelRequest { saga: address(arguments.saga)?, reason: arguments.reason };
+            let answer = connection.ask(&request).await?;
+            show(view, &answer, || format!("{} will be undone\n", answer.saga))
+        }
+        Command::Retry(arguments) => {
+            let request = RetryRequest {
+                saga: address(arguments.saga)?,
+                skip: arguments.skip,
+                reason: arguments.reason,
+            };
+            let answer = connection.ask(&request).await?;
+            show(view, &answer, || format!("{} goes on\n", answer.saga))
+        }
+        Command::DeadLetters(arguments) => match arguments.command {
+            Some(DeadLettersCommand::Replay { number }) => {
+                let answer = connection.ask(&ReplayRequest { number }).await?;
+                show(view, &answer, || format!("published again on {}\n", answer.subject))
+            }
+            other => {
+                let limit = match other {
+                    Some(DeadLettersCommand::List { limit }) => limit,
+                    _ => arguments.limit,
+                };
+                let answer = connection.ask(&DeadLettersRequest { limit: Some(limit) }).await?;
+                show(view, &answer, || render::letters(&answer))
+            }
+        },
+        _ => {
+            let answer = connection.ask(&StatusRequest {}).await?;
+            show(view, &answer, || render::status(&answer))
+        }
+    }
+}
+
+async fn deploy(
+    connection: &Connection,
+    view: &ViewArguments,
+    arguments: &DeployArguments,
+) -> Result<Exit, Trouble> {
+    let mut requests = Vec::new();
+    // All of them are checked before the first is deployed.
+    for path in &arguments.files {
+        let document = input::text(path)?;
+        let file = path.display().to_string();
+        if let Err(report) = dirigent_coordinator::compile(&file, &document) {
+            render::report(&report);
+            return Err(Trouble::NotDeployable(file));
+        }
+        let name = match &arguments.name {
+            Some(name) => name.clone(),
+            None => name_of(path)?,
+        };
+        requests.push(DeployRequest { name, document });
+    }
+    for request in requests {
+        let answer = connection.ask(&request).await?;
+        show(view, &answer, || render::deployed(&answer))?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn start(connection: &Connection, arguments: StartArguments) -> Result<StartAnswer, Trouble> {
+    let request = StartRequest {
+        definition: arguments.name,
+        key: arguments.key,
+        input: read(arguments.input)?,
+        digest: arguments.digest,
+    };
+    connection.ask(&request).await
+}
+
+fn read(json: Option<Json>) -> Result<Value, Trouble> {
+    json.map_or_else(|| Ok(Value::Object(serde_json::Map::new())), Json::read)
+}
+
+fn address(arguments: SagaArguments) -> Result<SagaAddress, Trouble> {
+    arguments.address().ok_or_else(|| Trouble::Refused {
+        code: ErrorCode::BadRequest,
+        message: "say which saga: its definition and its key".to_owned(),
+    })
+}

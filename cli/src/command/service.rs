@@ -1,0 +1,36 @@
+//! `coordinator`: runs until it is told to stop, and then leaves everything saved.
+
+use crate::{arguments::CoordinatorArguments, connection::Connection, exit::Exit, trouble::Trouble};
+use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub(super) async fn coordinator(
+    connection: Connection,
+    arguments: &CoordinatorArguments,
+) -> Result<Exit, Trouble> {
+    let defaults = Settings::default();
+    let settings = Settings {
+        name: arguments.name.clone().unwrap_or_else(|| defaults.name.clone()),
+        partitions: arguments.partitions.map(Into::into),
+        replicas: usize::from(arguments.replicas),
+        ..defaults
+    };
+    let not_started = |reason: String| Trouble::NotStarted { what: "the coordinator", reason };
+    let telemetry = Telemetry::from_environment("dirigent-coordinator")
+        .map_err(|error| not_started(error.to_string()))?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|error| not_started(error.to_string()))?;
+    let coordinator = Coordinator::start(connection.client, settings, telemetry.clone()).await;
+    let mut coordinator = coordinator.map_err(|error| not_started(error.to_string()))?;
+    let failed = tokio::select! {
+        how = coordinator.failed() => Some(how),
+        _ = terminate.recv() => None,
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    coordinator.stop().await;
+    telemetry.shutdown().await;
+    match failed {
+        Some(how) => Err(Trouble::Ended { what: "the coordinator", how, log: None }),
+        None => Ok(Exit::Done),
+    }
+}
