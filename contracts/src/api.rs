@@ -64,9 +64,15 @@ impl ErrorCode {
     /// The code with this number.
     #[must_use]
     pub fn from_number(number: u16) -> Option<Self> {
-        [Self::BadRequest, Self::NotFound, Self::Conflict, Self::TooLarge, Self::Unavailable]
-            .into_iter()
-            .find(|code| code.number() == number)
+        [
+            Self::BadRequest,
+            Self::NotFound,
+            Self::Conflict,
+            Self::TooLarge,
+            Self::Unavailable,
+        ]
+        .into_iter()
+        .find(|code| code.number() == number)
     }
 }
 

@@ -53,10 +53,16 @@ struct Version {
 /// # Panics
 /// Never in practice: the bodies of this crate hold nothing that MessagePack cannot say.
 #[must_use]
-#[expect(clippy::expect_used, reason = "writing our own types to memory has no way to fail")]
+#[expect(
+    clippy::expect_used,
+    reason = "writing our own types to memory has no way to fail"
+)]
 pub fn encode<T: Body>(body: &T) -> Vec<u8> {
-    rmp_serde::to_vec_named(&Outgoing { v: FORMAT_VERSION, body })
-        .expect("a body is always representable")
+    rmp_serde::to_vec_named(&Outgoing {
+        v: FORMAT_VERSION,
+        body,
+    })
+    .expect("a body is always representable")
 }
 
 /// Decodes a body.
@@ -64,10 +70,16 @@ pub fn encode<T: Body>(body: &T) -> Vec<u8> {
 /// # Errors
 /// If the bytes are not such a body, or were written in a version that this build does not know.
 pub fn decode<T: Body>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let malformed = |source| DecodeError::Malformed { what: T::WHAT, source };
+    let malformed = |source| DecodeError::Malformed {
+        what: T::WHAT,
+        source,
+    };
     let Version { v } = read(bytes).map_err(malformed)?;
     if v != FORMAT_VERSION {
-        return Err(DecodeError::Version { what: T::WHAT, found: v });
+        return Err(DecodeError::Version {
+            what: T::WHAT,
+            found: v,
+        });
     }
     read(bytes).map_err(malformed)
 }

@@ -65,7 +65,9 @@ impl Event {
             return Err(EventError::TooLarge(body.len()));
         }
         let header = |wanted: &str| {
-            let found = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            let found = headers
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(wanted));
             found.map(|(_, value)| value.as_str())
         };
         let content_type = header(header::CONTENT_TYPE).unwrap_or_default();
@@ -98,7 +100,11 @@ impl Event {
             });
             return event.checked();
         }
-        let value = if body.is_empty() { Value::Null } else { json_of(body)? };
+        let value = if body.is_empty() {
+            Value::Null
+        } else {
+            json_of(body)?
+        };
         match value {
             Value::Object(fields)
                 if content_type.starts_with(STRUCTURED) || is_cloud_event(&fields) =>
@@ -138,7 +144,9 @@ impl Event {
             "time" => self.time = text(),
             "specversion" | "datacontenttype" => {}
             "traceparent" => {
-                self.trace = self.trace.or_else(|| value.as_str().and_then(TraceContext::parse));
+                self.trace = self
+                    .trace
+                    .or_else(|| value.as_str().and_then(TraceContext::parse));
             }
             _ => {
                 self.extensions.insert(name.to_owned(), value);
@@ -147,7 +155,11 @@ impl Event {
     }
 
     fn checked(self) -> Result<Self, EventError> {
-        for (name, value) in [("id", &self.id), ("type", &self.kind), ("source", &self.source)] {
+        for (name, value) in [
+            ("id", &self.id),
+            ("type", &self.kind),
+            ("source", &self.source),
+        ] {
             if value.as_ref().is_none_or(String::is_empty) {
                 return Err(EventError::Lacks(name));
             }
@@ -160,7 +172,10 @@ impl Event {
     #[must_use]
     pub fn own_key(&self) -> Option<&str> {
         let extension = self.extensions.get("partitionkey").and_then(Value::as_str);
-        self.header_key.as_deref().or(extension).or(self.subject.as_deref())
+        self.header_key
+            .as_deref()
+            .or(extension)
+            .or(self.subject.as_deref())
     }
 
     /// The trace that the event belongs to.
@@ -195,7 +210,9 @@ impl Event {
 
 fn is_cloud_event(fields: &Map<String, Value>) -> bool {
     fields.get("specversion").is_some_and(Value::is_string)
-        && ["id", "type", "source"].iter().all(|name| fields.contains_key(*name))
+        && ["id", "type", "source"]
+            .iter()
+            .all(|name| fields.contains_key(*name))
 }
 
 fn json_of(body: &[u8]) -> Result<Value, EventError> {
@@ -271,7 +288,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn headers(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -313,7 +333,10 @@ mod tests {
             ("ce-type", "t"),
             ("ce-source", "/s"),
             ("ce-partitionkey", "k%C3%A9"),
-            ("ce-traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            (
+                "ce-traceparent",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            ),
         ]);
         let event = Event::parse("x", &headers, b"[1]").unwrap();
         assert_eq!(event.id.as_deref(), Some("e 1"));
@@ -327,7 +350,10 @@ mod tests {
         let typed = headers(&[("content-type", STRUCTURED)]);
         let error = Event::parse("x", &typed, br#"{"specversion":"1.0","id":"1"}"#).unwrap_err();
         assert_eq!(error, EventError::Lacks("type"));
-        assert!(matches!(Event::parse("x", &[], b"{"), Err(EventError::NotJson(_))));
+        assert!(matches!(
+            Event::parse("x", &[], b"{"),
+            Err(EventError::NotJson(_))
+        ));
     }
 
     proptest! {

@@ -105,7 +105,11 @@ macro_rules! text_id {
 
 fn within(what: &'static str, text: &str, limit: usize) -> Result<(), IdError> {
     if text.is_empty() || text.len() > limit {
-        return Err(IdError::Length { what, limit, found: text.len() });
+        return Err(IdError::Length {
+            what,
+            limit,
+            found: text.len(),
+        });
     }
     Ok(())
 }
@@ -258,7 +262,10 @@ impl EffectId {
     /// The command that asks for attempt number `attempt`; the first is 1.
     #[must_use]
     pub fn command(self, attempt: u32) -> CommandId {
-        CommandId { effect: self, attempt }
+        CommandId {
+            effect: self,
+            attempt,
+        }
     }
 }
 
@@ -272,7 +279,10 @@ impl FromStr for EffectId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         let parsed = text.split_once('-').and_then(|(run, step)| {
-            Some(Self { run: parse_run(run)?, step: parse_number(step)? })
+            Some(Self {
+                run: parse_run(run)?,
+                step: parse_number(step)?,
+            })
         });
         parsed.ok_or_else(|| IdError::Form {
             what: "effect id",
@@ -302,7 +312,10 @@ impl FromStr for CommandId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         let parsed = text.rsplit_once('-').and_then(|(effect, attempt)| {
-            Some(Self { effect: effect.parse().ok()?, attempt: parse_number(attempt)? })
+            Some(Self {
+                effect: effect.parse().ok()?,
+                attempt: parse_number(attempt)?,
+            })
         });
         parsed.ok_or_else(|| IdError::Form {
             what: "command id",
@@ -314,9 +327,15 @@ impl FromStr for CommandId {
 
 /// Exactly 32 lower-case hexadecimal digits, so that one id has one spelling.
 fn parse_run(text: &str) -> Option<RunId> {
-    let is_simple =
-        text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if is_simple { Uuid::try_parse(text).ok().map(RunId) } else { None }
+    let is_simple = text.len() == 32
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if is_simple {
+        Uuid::try_parse(text).ok().map(RunId)
+    } else {
+        None
+    }
 }
 
 /// A decimal number without sign or leading zeros.
@@ -359,9 +378,18 @@ mod tests {
     #[test]
     fn ids_are_derived_and_never_drawn() {
         let run = RunId::derive(&address(), JournalSeq(7), Timestamp(1_000));
-        assert_eq!(run, RunId::derive(&address(), JournalSeq(7), Timestamp(1_000)));
-        assert_ne!(run, RunId::derive(&address(), JournalSeq(8), Timestamp(1_000)));
-        assert_ne!(run, RunId::derive(&address(), JournalSeq(7), Timestamp(1_001)));
+        assert_eq!(
+            run,
+            RunId::derive(&address(), JournalSeq(7), Timestamp(1_000))
+        );
+        assert_ne!(
+            run,
+            RunId::derive(&address(), JournalSeq(8), Timestamp(1_000))
+        );
+        assert_ne!(
+            run,
+            RunId::derive(&address(), JournalSeq(7), Timestamp(1_001))
+        );
     }
 
     #[test]
@@ -400,7 +428,9 @@ mod tests {
     fn a_partition_is_fixed_by_the_key_alone() {
         // Golden: a change here would strand every saga of every installation.
         let of = |key: &str| PartitionId::of(&SagaKey::new(key).unwrap(), 16).0;
-        let found: Vec<u16> = ["order-1", "order-2", "anna@example.org", "é"].map(of).to_vec();
+        let found: Vec<u16> = ["order-1", "order-2", "anna@example.org", "é"]
+            .map(of)
+            .to_vec();
         assert_eq!(found, GOLDEN_PARTITIONS);
     }
 

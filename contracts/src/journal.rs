@@ -189,22 +189,33 @@ mod tests {
             definition: DefinitionName::new("order").unwrap(),
             key: SagaKey::new("o-1").unwrap(),
         };
-        let command = RunId::derive(&saga, JournalSeq(1), Timestamp(1)).effect(2).command(1);
+        let command = RunId::derive(&saga, JournalSeq(1), Timestamp(1))
+            .effect(2)
+            .command(1);
         vec![
             (
                 EntryKind::Start,
                 Entry::Start(Start {
                     digest: DefinitionDigest::new("0".repeat(64)).unwrap(),
                     input: Arc::new(json!({"a": [1, 2.5, "x", null]})),
-                    trigger: Some(Trigger { subject: "orders.new".into(), id: "e-1".into() }),
-                    parent: Some(Parent { partition: PartitionId(1), saga, command }),
+                    trigger: Some(Trigger {
+                        subject: "orders.new".into(),
+                        id: "e-1".into(),
+                    }),
+                    parent: Some(Parent {
+                        partition: PartitionId(1),
+                        saga,
+                        command,
+                    }),
                 }),
             ),
             (
                 EntryKind::Reply(TaskName::new("t").unwrap()),
                 Entry::Reply(Reply {
                     command,
-                    result: TaskResult::Succeeded { output: Arc::new(json!(null)) },
+                    result: TaskResult::Succeeded {
+                        output: Arc::new(json!(null)),
+                    },
                     callback: false,
                     worker: String::new(),
                 }),
@@ -218,10 +229,26 @@ mod tests {
                 }),
             ),
             (EntryKind::Timer, Entry::Timer(Timer { due: Timestamp(99) })),
-            (EntryKind::Control, Entry::Control(Control::Cancel { reason: "asked".into() })),
+            (
+                EntryKind::Control,
+                Entry::Control(Control::Cancel {
+                    reason: "asked".into(),
+                }),
+            ),
             (EntryKind::Control, Entry::Control(Control::Retry)),
-            (EntryKind::Control, Entry::Control(Control::Skip { reason: "by hand".into() })),
-            (EntryKind::Control, Entry::Control(Control::Poison { command, deliveries: 5 })),
+            (
+                EntryKind::Control,
+                Entry::Control(Control::Skip {
+                    reason: "by hand".into(),
+                }),
+            ),
+            (
+                EntryKind::Control,
+                Entry::Control(Control::Poison {
+                    command,
+                    deliveries: 5,
+                }),
+            ),
             (
                 EntryKind::Child,
                 Entry::Child(Child {

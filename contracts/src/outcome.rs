@@ -39,7 +39,10 @@ impl SagaStatus {
     /// Whether nothing more will happen.
     #[must_use]
     pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Compensated | Self::Canceled)
+        matches!(
+            self,
+            Self::Succeeded | Self::Failed | Self::Compensated | Self::Canceled
+        )
     }
 
     /// Its word, the same in subjects, in the CLI and in traces.
@@ -82,7 +85,10 @@ pub struct Failure {
 impl Failure {
     /// An error with a cause.
     pub fn new(error: impl Into<String>, cause: impl Into<String>) -> Self {
-        Self { error: error.into(), cause: cause.into() }
+        Self {
+            error: error.into(),
+            cause: cause.into(),
+        }
     }
 }
 

@@ -109,9 +109,17 @@ impl JournalSubject {
 
 impl fmt::Display for JournalSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { partition, address, kind } = self;
+        let Self {
+            partition,
+            address,
+            kind,
+        } = self;
         let key = token::encode(address.key.as_str());
-        write!(f, "dirigent.journal.{partition}.{}.{key}.", address.definition)?;
+        write!(
+            f,
+            "dirigent.journal.{partition}.{}.{key}.",
+            address.definition
+        )?;
         match kind {
             EntryKind::Start => f.write_str("start"),
             EntryKind::Reply(task) => write!(f, "reply.{}", token::encode(task.as_str())),
@@ -144,13 +152,19 @@ pub fn journal_filter(partition: PartitionId) -> String {
 #[must_use]
 pub fn saga_journal_filter(partition: PartitionId, address: &SagaAddress) -> String {
     let key = token::encode(address.key.as_str());
-    format!("dirigent.journal.{partition}.{}.{key}.>", address.definition)
+    format!(
+        "dirigent.journal.{partition}.{}.{key}.>",
+        address.definition
+    )
 }
 
 /// Subject of one command: `dirigent.command.<task>.<command id>`.
 #[must_use]
 pub fn command(task: &TaskName, command: CommandId) -> String {
-    format!("dirigent.command.{}.{command}", token::encode(task.as_str()))
+    format!(
+        "dirigent.command.{}.{command}",
+        token::encode(task.as_str())
+    )
 }
 
 /// All commands of one task: what its consumer filters by.
@@ -172,7 +186,10 @@ pub fn command_consumer(task: &TaskName) -> String {
 pub fn parse_command(subject: &str) -> Result<(TaskName, CommandId), SubjectError> {
     let parsed = subject.strip_prefix("dirigent.command.").and_then(|rest| {
         let (task, command) = rest.split_once('.')?;
-        Some((TaskName::new(token::decode(task).ok()?).ok()?, command.parse().ok()?))
+        Some((
+            TaskName::new(token::decode(task).ok()?).ok()?,
+            command.parse().ok()?,
+        ))
     });
     parsed.ok_or_else(|| SubjectError {
         subject: subject.to_owned(),
@@ -184,7 +201,11 @@ pub fn parse_command(subject: &str) -> Result<(TaskName, CommandId), SubjectErro
 /// Subject of a saga's own event: `dirigent.event.<definition>.<key>.<what>`.
 #[must_use]
 pub fn event(address: &SagaAddress, what: &str) -> String {
-    format!("dirigent.event.{}.{}.{what}", address.definition, token::encode(address.key.as_str()))
+    format!(
+        "dirigent.event.{}.{}.{what}",
+        address.definition,
+        token::encode(address.key.as_str())
+    )
 }
 
 /// Parses `dirigent.event.<definition>.<key>.<what>`.
@@ -208,7 +229,11 @@ pub fn parse_event(subject: &str) -> Result<(SagaAddress, &str), SubjectError> {
 /// Key of a saga's snapshot in its bucket: `<p>.<definition>.<key>`.
 #[must_use]
 pub fn snapshot_key(partition: PartitionId, address: &SagaAddress) -> String {
-    format!("{partition}.{}.{}", address.definition, token::encode(address.key.as_str()))
+    format!(
+        "{partition}.{}.{}",
+        address.definition,
+        token::encode(address.key.as_str())
+    )
 }
 
 /// Subject of a dead letter: `dirigent.dead.<reason>`.
@@ -249,7 +274,10 @@ mod tests {
             event(&address(), "succeeded"),
             "dirigent.event.order.anna=40example=2Eorg.succeeded"
         );
-        assert_eq!(parse_event(&event(&address(), "succeeded")), Ok((address(), "succeeded")));
+        assert_eq!(
+            parse_event(&event(&address(), "succeeded")),
+            Ok((address(), "succeeded"))
+        );
         assert_eq!(
             saga_journal_filter(PartitionId(0), &address()),
             "dirigent.journal.0.order.anna=40example=2Eorg.>"
@@ -274,7 +302,10 @@ mod tests {
             "dirigent.journal.0.order..start",
             "dirigent.command.0.order.k.start",
         ] {
-            assert!(JournalSubject::parse(subject).is_err(), "{subject:?} was accepted");
+            assert!(
+                JournalSubject::parse(subject).is_err(),
+                "{subject:?} was accepted"
+            );
         }
     }
 

@@ -133,7 +133,12 @@ impl fmt::Display for CallbackToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = token::encode(self.saga.key.as_str());
         let task = token::encode(self.task.as_str());
-        let Self { partition, saga, command, .. } = self;
+        let Self {
+            partition,
+            saga,
+            command,
+            ..
+        } = self;
         write!(f, "{partition}.{}.{key}.{task}.{command}", saga.definition)
     }
 }
@@ -144,7 +149,9 @@ impl FromStr for CallbackToken {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let parse = || {
             let parts: Vec<&str> = text.split('.').collect();
-            let [partition, definition, key, task, command] = parts[..] else { return None };
+            let [partition, definition, key, task, command] = parts[..] else {
+                return None;
+            };
             let parsed = Self {
                 partition: PartitionId(partition.parse().ok()?),
                 saga: SagaAddress {
@@ -213,8 +220,13 @@ mod tests {
     #[test]
     fn every_reply_survives_the_wire() {
         let results = [
-            TaskResult::Succeeded { output: Arc::new(json!({"id": 7})) },
-            TaskResult::Failed { failure: Failure::new("Declined", "no money"), retryable: false },
+            TaskResult::Succeeded {
+                output: Arc::new(json!({"id": 7})),
+            },
+            TaskResult::Failed {
+                failure: Failure::new("Declined", "no money"),
+                retryable: false,
+            },
             TaskResult::Heartbeat,
         ];
         for result in results {
@@ -245,26 +257,55 @@ mod tests {
     #[test]
     fn a_newer_version_is_refused_and_garbage_is_an_error() {
         let newer = rmp_serde::to_vec_named(&json!({"v": 2, "command": "x"})).unwrap();
-        assert!(matches!(decode::<Reply>(&newer), Err(DecodeError::Version { found: 2, .. })));
+        assert!(matches!(
+            decode::<Reply>(&newer),
+            Err(DecodeError::Version { found: 2, .. })
+        ));
         for bytes in [&b""[..], b"\xc1", b"{}", b"\x81\xa1v\x01", &[0x91; 4000]] {
-            assert!(matches!(decode::<Reply>(bytes), Err(DecodeError::Malformed { .. })));
+            assert!(matches!(
+                decode::<Reply>(bytes),
+                Err(DecodeError::Malformed { .. })
+            ));
         }
     }
 
     #[test]
     fn a_token_survives_its_text_form_and_has_one_spelling() {
-        let Command { partition, saga, task, command, .. } = command();
-        let token = CallbackToken { partition, saga, task, command };
+        let Command {
+            partition,
+            saga,
+            task,
+            command,
+            ..
+        } = command();
+        let token = CallbackToken {
+            partition,
+            saga,
+            task,
+            command,
+        };
         assert_eq!(token.to_string().parse(), Ok(token.clone()));
-        for text in [String::new(), "a.b".into(), format!("0{token}"), format!("{token}.x")] {
-            assert!(text.parse::<CallbackToken>().is_err(), "{text:?} was accepted");
+        for text in [
+            String::new(),
+            "a.b".into(),
+            format!("0{token}"),
+            format!("{token}.x"),
+        ] {
+            assert!(
+                text.parse::<CallbackToken>().is_err(),
+                "{text:?} was accepted"
+            );
         }
     }
 
     fn hex(bytes: &[u8]) -> String {
         bytes
             .chunks(32)
-            .map(|row| row.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+            .map(|row| {
+                row.iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect::<String>()
+            })
             .collect::<Vec<_>>()
             .join("\n")
     }

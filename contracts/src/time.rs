@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, ops::Add, time::Duration};
 
 /// An instant: microseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 
@@ -35,7 +37,9 @@ impl Timestamp {
     /// Nanoseconds since the epoch, as OpenTelemetry counts.
     #[must_use]
     pub fn as_nanos(self) -> u64 {
-        u64::try_from(self.0.max(0)).unwrap_or(0).saturating_mul(1_000)
+        u64::try_from(self.0.max(0))
+            .unwrap_or(0)
+            .saturating_mul(1_000)
     }
 
     /// Time from `earlier` to here, or zero if `earlier` is later.
@@ -54,7 +58,9 @@ impl Timestamp {
     /// Parses an RFC 3339 instant with an offset. `None` if the text is not one.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        text.parse::<jiff::Timestamp>().ok().map(|at| Self(at.as_microsecond()))
+        text.parse::<jiff::Timestamp>()
+            .ok()
+            .map(|at| Self(at.as_microsecond()))
     }
 }
 
@@ -63,7 +69,10 @@ impl Add<Duration> for Timestamp {
 
     /// Saturates at [`Timestamp::NEVER`]: a deadline too far away to count is one that never comes.
     fn add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)),
+        )
     }
 }
 

@@ -56,7 +56,10 @@ pub fn decode(token: &str) -> Result<String, TokenError> {
     if token.is_empty() {
         return Err(TokenError::Empty);
     }
-    let fault = |at| TokenError::NotCanonical { token: token.to_owned(), at };
+    let fault = |at| TokenError::NotCanonical {
+        token: token.to_owned(),
+        at,
+    };
     let bytes = token.as_bytes();
     let mut text = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -79,7 +82,9 @@ pub fn decode(token: &str) -> Result<String, TokenError> {
             return Err(fault(at));
         }
     }
-    String::from_utf8(text).map_err(|_| TokenError::NotUtf8 { token: token.to_owned() })
+    String::from_utf8(text).map_err(|_| TokenError::NotUtf8 {
+        token: token.to_owned(),
+    })
 }
 
 fn hex(digit: u8) -> Option<u8> {

@@ -14,9 +14,16 @@ fn recordings(file: &str) -> Option<Vec<Value>> {
         PathBuf::from,
     );
     match fs::read_to_string(folder.join(file)) {
-        Ok(text) => Some(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()),
+        Ok(text) => Some(
+            text.lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect(),
+        ),
         Err(error) => {
-            eprintln!("SKIPPED: {} cannot be read: {error}", folder.join(file).display());
+            eprintln!(
+                "SKIPPED: {} cannot be read: {error}",
+                folder.join(file).display()
+            );
             None
         }
     }
@@ -35,7 +42,9 @@ fn parse(case: &Value, definition: &Value) -> Result<(), Report> {
 
 #[test]
 fn what_ran_is_accepted() {
-    let Some(cases) = recordings("runs.jsonl") else { return };
+    let Some(cases) = recordings("runs.jsonl") else {
+        return;
+    };
     let mut refused = Vec::new();
     let mut count = 0;
     for case in &cases {
@@ -43,17 +52,27 @@ fn what_ran_is_accepted() {
             count += 1;
             if let Err(report) = parse(case, definition) {
                 let first = &report.diagnostics()[0];
-                refused.push(format!("{}: {} at {}", case["id"], first.message, first.pointer));
+                refused.push(format!(
+                    "{}: {} at {}",
+                    case["id"], first.message, first.pointer
+                ));
             }
         }
     }
     assert!(count > 0);
-    assert!(refused.is_empty(), "{} of {count} refused:\n{}", refused.len(), refused.join("\n"));
+    assert!(
+        refused.is_empty(),
+        "{} of {count} refused:\n{}",
+        refused.len(),
+        refused.join("\n")
+    );
 }
 
 #[test]
 fn what_was_refused_is_refused_at_its_place() {
-    let Some(cases) = recordings("invalid.jsonl") else { return };
+    let Some(cases) = recordings("invalid.jsonl") else {
+        return;
+    };
     let mut wrong = Vec::new();
     for case in &cases {
         let recorded = case["recorded"].to_string();
@@ -62,15 +81,20 @@ fn what_was_refused_is_refused_at_its_place() {
             format!("/{}", &rest[..end])
         });
         let definitions = case["definitions"].as_array().cloned().unwrap_or_default();
-        let reports: Vec<_> =
-            definitions.iter().filter_map(|definition| parse(case, definition).err()).collect();
+        let reports: Vec<_> = definitions
+            .iter()
+            .filter_map(|definition| parse(case, definition).err())
+            .collect();
         if reports.is_empty() {
             wrong.push(format!("{} was accepted", case["id"]));
             continue;
         }
         let place = place.map(|place| place.trim_end_matches('/').to_owned());
         let is_named = place.as_ref().is_none_or(|place| {
-            reports.iter().flat_map(Report::diagnostics).any(|one| one.pointer == *place)
+            reports
+                .iter()
+                .flat_map(Report::diagnostics)
+                .any(|one| one.pointer == *place)
         });
         if !is_named {
             let found: Vec<_> = reports
@@ -78,8 +102,17 @@ fn what_was_refused_is_refused_at_its_place() {
                 .flat_map(Report::diagnostics)
                 .map(|one| format!("{} at {:?}", one.message, one.pointer))
                 .collect();
-            wrong.push(format!("{}: {place:?} is not named, but {found:?}", case["id"]));
+            wrong.push(format!(
+                "{}: {place:?} is not named, but {found:?}",
+                case["id"]
+            ));
         }
     }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
 }

@@ -23,7 +23,10 @@ pub(crate) struct Definitions {
 
 impl Definitions {
     pub(crate) fn new(store: DefinitionStore) -> Self {
-        Self { store, programs: Arc::default() }
+        Self {
+            store,
+            programs: Arc::default(),
+        }
     }
 
     pub(crate) fn store(&self) -> &DefinitionStore {

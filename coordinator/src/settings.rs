@@ -24,7 +24,10 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            name: format!("coordinator-{}", &uuid::Uuid::now_v7().simple().to_string()[20..]),
+            name: format!(
+                "coordinator-{}",
+                &uuid::Uuid::now_v7().simple().to_string()[20..]
+            ),
             partitions: None,
             replicas: 1,
             retention: Duration::from_hours(7 * 24),

@@ -54,29 +54,47 @@ impl Spans {
 
     /// Tells the spans that ended with this entry.
     pub(crate) fn record(&self, record: &Record, state: Option<&Saga>, effects: &Effects) {
-        let Some(run) = state.and_then(Saga::run).filter(|_| self.0.is_on()) else { return };
+        let Some(run) = state.and_then(Saga::run).filter(|_| self.0.is_on()) else {
+            return;
+        };
         let trace = trace_of(run.id(), run.trace());
         if !trace.sampled {
             return;
         }
         let about = |more: Vec<(&'static str, String)>| {
             let common = [
-                ("dirigent.saga.definition", record.address.definition.to_string()),
+                (
+                    "dirigent.saga.definition",
+                    record.address.definition.to_string(),
+                ),
                 ("dirigent.saga.key", record.address.key.to_string()),
                 ("dirigent.partition", record.partition.to_string()),
             ];
             let all = common.into_iter().chain(more);
-            all.map(|(name, value)| KeyValue::new(name, value)).collect::<Vec<_>>()
+            all.map(|(name, value)| KeyValue::new(name, value))
+                .collect::<Vec<_>>()
         };
         for event in &effects.history {
             let (name, start, command, outcome) = match &event.what {
-                Happening::TaskSucceeded { command, state, since, .. } => {
-                    (state, *since, *command, None)
+                Happening::TaskSucceeded {
+                    command,
+                    state,
+                    since,
+                    ..
+                } => (state, *since, *command, None),
+                Happening::TaskFailed {
+                    command,
+                    state,
+                    since,
+                    failure,
+                    ..
                 }
-                Happening::TaskFailed { command, state, since, failure, .. }
-                | Happening::TaskTimedOut { command, state, since, failure } => {
-                    (state, *since, *command, Some(failure))
-                }
+                | Happening::TaskTimedOut {
+                    command,
+                    state,
+                    since,
+                    failure,
+                } => (state, *since, *command, Some(failure)),
                 Happening::SagaEnded { outcome } => {
                     self.0.emit(SpanRecord {
                         trace: trace.trace,
@@ -122,5 +140,8 @@ fn status(failure: Option<&Failure>) -> Status {
 
 /// The context that a command carries: its worker's span belongs under the attempt's.
 pub(crate) fn command_context(command: CommandId, caller: Option<TraceContext>) -> TraceContext {
-    TraceContext { span: attempt_span(command), ..trace_of(command.effect.run, caller) }
+    TraceContext {
+        span: attempt_span(command),
+        ..trace_of(command.effect.run, caller)
+    }
 }

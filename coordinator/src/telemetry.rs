@@ -26,7 +26,10 @@ use std::{
 };
 
 /// Variables that name an endpoint.
-const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+const ENDPOINTS: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+];
 /// Variable that names the service.
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 
@@ -63,7 +66,9 @@ impl Telemetry {
         if !ENDPOINTS.into_iter().any(is_set) {
             return Ok(Self(None));
         }
-        let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary);
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary);
         let name = (!is_set(SERVICE_NAME)).then_some(service);
         Ok(Self::exporting(exporter.build()?, name))
     }
@@ -73,8 +78,13 @@ impl Telemetry {
     /// # Errors
     /// If the endpoint is not usable.
     pub fn to_endpoint(service: &str, endpoint: &str) -> Result<Self, TelemetryError> {
-        let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary);
-        Ok(Self::exporting(exporter.with_endpoint(endpoint).build()?, Some(service)))
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary);
+        Ok(Self::exporting(
+            exporter.with_endpoint(endpoint).build()?,
+            Some(service),
+        ))
     }
 
     fn exporting(exporter: SpanExporter, name: Option<&str>) -> Self {

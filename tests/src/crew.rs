@@ -38,12 +38,18 @@ pub struct Calls(Arc<Mutex<Vec<Call>>>);
 
 impl Calls {
     fn note(&self, call: Call) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(call);
     }
 
     /// All of them.
     pub fn all(&self) -> Vec<Call> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Their tasks.
@@ -53,7 +59,10 @@ impl Calls {
 
     /// Those of one task.
     pub fn of(&self, task: &str) -> Vec<Call> {
-        self.all().into_iter().filter(|call| call.task == task).collect()
+        self.all()
+            .into_iter()
+            .filter(|call| call.task == task)
+            .collect()
     }
 }
 
@@ -76,7 +85,10 @@ pub struct Working {
 impl Crew {
     /// A crew without skills.
     pub fn new(client: Client) -> Self {
-        Self { builder: Worker::builder(client).name("crew"), calls: Calls::default() }
+        Self {
+            builder: Worker::builder(client).name("crew"),
+            calls: Calls::default(),
+        }
     }
 
     /// Remembers outcomes by effect id, as the SDK's inbox does.
@@ -94,27 +106,31 @@ impl Crew {
         Fut: Future<Output = Result<Value, TaskError>> + Send + 'static,
     {
         let calls = self.calls.clone();
-        self.builder = self.builder.task(task, move |context: TaskContext, input: Value| {
-            let call = Call {
-                task: context.task().to_string(),
-                key: context.saga().key.to_string(),
-                attempt: context.attempt(),
-                direction: context.direction(),
-                effect: context.effect_id().to_string(),
-                undoes: context.undoes().map(|effect| effect.to_string()),
-                input,
-                token: context.token().map(str::to_owned),
-            };
-            calls.note(call.clone());
-            work(call)
-        });
+        self.builder = self
+            .builder
+            .task(task, move |context: TaskContext, input: Value| {
+                let call = Call {
+                    task: context.task().to_string(),
+                    key: context.saga().key.to_string(),
+                    attempt: context.attempt(),
+                    direction: context.direction(),
+                    effect: context.effect_id().to_string(),
+                    undoes: context.undoes().map(|effect| effect.to_string()),
+                    input,
+                    token: context.token().map(str::to_owned),
+                };
+                calls.note(call.clone());
+                work(call)
+            });
         self
     }
 
     /// Adds tasks that answer with their input.
     #[must_use]
     pub fn echoes(self, tasks: &[&str]) -> Self {
-        tasks.iter().fold(self, |crew, task| crew.does(task, |call| async move { Ok(call.input) }))
+        tasks.iter().fold(self, |crew, task| {
+            crew.does(task, |call| async move { Ok(call.input) })
+        })
     }
 
     /// Adds a task that always fails with this error.
@@ -131,7 +147,11 @@ impl Crew {
         let worker = self.builder.build()?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(worker.run(stop.clone()));
-        Ok(Working { calls: self.calls, stop, task: Some(task) })
+        Ok(Working {
+            calls: self.calls,
+            stop,
+            task: Some(task),
+        })
     }
 }
 

@@ -38,7 +38,10 @@ impl Ledger {
     /// If the file cannot be opened.
     pub fn open(path: PathBuf) -> std::io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        Ok(Self { path, file: Mutex::new(file) })
+        Ok(Self {
+            path,
+            file: Mutex::new(file),
+        })
     }
 
     /// Notes an effect, unless it stands there already.
@@ -55,7 +58,10 @@ impl Ledger {
         let word = if undo { "undo" } else { "do" };
         let line = format!("{word} {effect} {task} {key}\n");
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if fs::read_to_string(&self.path)?.lines().any(|known| known == line.trim_end()) {
+        if fs::read_to_string(&self.path)?
+            .lines()
+            .any(|known| known == line.trim_end())
+        {
             return Ok(());
         }
         file.write_all(line.as_bytes())
@@ -69,7 +75,9 @@ impl Ledger {
         let mut accounts: BTreeMap<String, Account> = BTreeMap::new();
         for line in fs::read_to_string(path)?.lines() {
             let words: Vec<&str> = line.splitn(4, ' ').collect();
-            let [word, effect, task, key] = words[..] else { continue };
+            let [word, effect, task, key] = words[..] else {
+                continue;
+            };
             let account = accounts.entry(effect.to_owned()).or_default();
             key.clone_into(&mut account.key);
             if word == "do" {

@@ -46,7 +46,10 @@ impl NatsServer {
     pub async fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
         let mut server = Self {
             directory: tempfile::tempdir()?,
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            arguments: arguments
+                .iter()
+                .map(|&argument| argument.to_owned())
+                .collect(),
             port: 0,
             process: None,
         };
@@ -117,8 +120,15 @@ impl NatsServer {
         for old in fs::read_dir(&ports)? {
             fs::remove_file(old?.path())?;
         }
-        let log = File::options().create(true).append(true).open(self.log_path())?;
-        let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
+        let port = if self.port == 0 {
+            "-1".to_owned()
+        } else {
+            self.port.to_string()
+        };
         let process = Command::new(find_binary()?)
             .args(["-a", "127.0.0.1", "-p", &port, "-js", "-sd"])
             .arg(directory.join("data"))
@@ -140,11 +150,18 @@ impl NatsServer {
                 self.port = port;
                 return Ok(());
             }
-            if let Some(status) = self.process.as_mut().and_then(|it| it.try_wait().transpose()) {
+            if let Some(status) = self
+                .process
+                .as_mut()
+                .and_then(|it| it.try_wait().transpose())
+            {
                 bail!("nats-server ended at once ({:?}):\n{}", status, self.log());
             }
             if Instant::now() > until {
-                bail!("nats-server did not answer within {START_LIMIT:?}:\n{}", self.log());
+                bail!(
+                    "nats-server did not answer within {START_LIMIT:?}:\n{}",
+                    self.log()
+                );
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -183,9 +200,16 @@ fn read_port(directory: &Path) -> anyhow::Result<Option<u16>> {
     for entry in fs::read_dir(directory)? {
         let text = fs::read_to_string(entry?.path())?;
         // A file that is being written is not JSON yet.
-        let Ok(ports) = serde_json::from_str::<serde_json::Value>(&text) else { continue };
-        let address = ports["nats"][0].as_str().context("the ports file names no client port")?;
-        let port = address.rsplit(':').next().context("an address has a port")?;
+        let Ok(ports) = serde_json::from_str::<serde_json::Value>(&text) else {
+            continue;
+        };
+        let address = ports["nats"][0]
+            .as_str()
+            .context("the ports file names no client port")?;
+        let port = address
+            .rsplit(':')
+            .next()
+            .context("an address has a port")?;
         return Ok(Some(port.parse()?));
     }
     Ok(None)
@@ -197,7 +221,10 @@ fn greets(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
         return false;
     };
-    if stream.set_read_timeout(Some(Duration::from_secs(1))).is_err() {
+    if stream
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .is_err()
+    {
         return false;
     }
     let mut greeting = [0; 4];
@@ -221,7 +248,12 @@ mod tests {
             ..Default::default()
         };
         jetstream.create_stream(config).await.unwrap();
-        jetstream.publish("s", "kept".into()).await.unwrap().await.unwrap();
+        jetstream
+            .publish("s", "kept".into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         let port = server.port();
         server.restart().await.unwrap();
         assert_eq!(server.port(), port);

@@ -82,7 +82,11 @@ impl Stage {
     pub async fn start_without_coordinator() -> anyhow::Result<Self> {
         let nats = NatsServer::start().await?;
         let client = nats.connect().await?;
-        Ok(Self { nats, client, coordinator: None })
+        Ok(Self {
+            nats,
+            client,
+            coordinator: None,
+        })
     }
 
     /// Makes a request, and gives the answer or the refusal. Repeated while nobody answers.
@@ -93,7 +97,11 @@ impl Stage {
         let body = serde_json::to_vec(request)?;
         self.request_raw(O::NAME, body).await.and_then(|answer| {
             serde_json::from_slice(&answer).with_context(|| {
-                format!("the answer to {} is {}", O::NAME, String::from_utf8_lossy(&answer))
+                format!(
+                    "the answer to {} is {}",
+                    O::NAME,
+                    String::from_utf8_lossy(&answer)
+                )
             })
         })
     }
@@ -105,7 +113,10 @@ impl Stage {
     pub async fn request_raw(&self, operation: &str, body: Vec<u8>) -> anyhow::Result<Vec<u8>> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let answer = self.client.request(subject::api(operation), body.clone().into()).await;
+            let answer = self
+                .client
+                .request(subject::api(operation), body.clone().into())
+                .await;
             let answer = match answer {
                 Ok(answer) => answer,
                 Err(error) if Instant::now() > until => bail!("{operation}: {error}"),
@@ -115,7 +126,11 @@ impl Stage {
                 }
             };
             let header = |name: &str| {
-                answer.headers.as_ref().and_then(|all| all.get(name)).map(ToString::to_string)
+                answer
+                    .headers
+                    .as_ref()
+                    .and_then(|all| all.get(name))
+                    .map(ToString::to_string)
             };
             if let Some(number) = header(header::SERVICE_ERROR_CODE) {
                 let code = number.parse().ok().and_then(ErrorCode::from_number);
@@ -136,7 +151,10 @@ impl Stage {
     /// # Errors
     /// If it is refused.
     pub async fn deploy(&self, name: &str, document: &str) -> anyhow::Result<DeployAnswer> {
-        let request = DeployRequest { name: name.parse()?, document: document.to_owned() };
+        let request = DeployRequest {
+            name: name.parse()?,
+            document: document.to_owned(),
+        };
         self.request(&request).await
     }
 
@@ -146,7 +164,12 @@ impl Stage {
     /// If that is refused.
     pub async fn begin(&self, name: &str, key: &str, input: Value) -> anyhow::Result<StartAnswer> {
         let SagaAddress { definition, key } = address(name, key)?;
-        let request = StartRequest { definition, key: Some(key), input, digest: None };
+        let request = StartRequest {
+            definition,
+            key: Some(key),
+            input,
+            digest: None,
+        };
         self.request(&request).await
     }
 
@@ -155,7 +178,10 @@ impl Stage {
     /// # Errors
     /// If it is not known.
     pub async fn describe(&self, name: &str, key: &str) -> anyhow::Result<SagaDescription> {
-        self.request(&DescribeRequest { saga: address(name, key)? }).await
+        self.request(&DescribeRequest {
+            saga: address(name, key)?,
+        })
+        .await
     }
 
     /// What happened to a saga.
@@ -163,7 +189,12 @@ impl Stage {
     /// # Errors
     /// If it is not known.
     pub async fn history(&self, name: &str, key: &str) -> anyhow::Result<Vec<HistoryEvent>> {
-        Ok(self.request(&HistoryRequest { saga: address(name, key)? }).await?.events)
+        Ok(self
+            .request(&HistoryRequest {
+                saga: address(name, key)?,
+            })
+            .await?
+            .events)
     }
 
     /// Waits until a saga, which may not have started yet, is as wanted.
@@ -186,7 +217,10 @@ impl Stage {
                 }
                 Err(error) if Instant::now() > until => return Err(error),
                 Err(error) => match error.downcast_ref::<Refused>() {
-                    Some(Refused { code: ErrorCode::NotFound, .. }) => {}
+                    Some(Refused {
+                        code: ErrorCode::NotFound,
+                        ..
+                    }) => {}
                     _ => return Err(error),
                 },
                 Ok(_) => {}
@@ -200,7 +234,8 @@ impl Stage {
     /// # Errors
     /// As [`Self::until`].
     pub async fn ended(&self, name: &str, key: &str) -> anyhow::Result<SagaDescription> {
-        self.until(name, key, |saga| saga.status.is_terminal()).await
+        self.until(name, key, |saga| saga.status.is_terminal())
+            .await
     }
 
     /// Waits until a saga stands so.
@@ -220,7 +255,12 @@ impl Stage {
     ///
     /// # Errors
     /// As [`Self::begin`] and [`Self::ended`].
-    pub async fn run(&self, name: &str, key: &str, input: Value) -> anyhow::Result<SagaDescription> {
+    pub async fn run(
+        &self,
+        name: &str,
+        key: &str,
+        input: Value,
+    ) -> anyhow::Result<SagaDescription> {
         self.begin(name, key, input).await?;
         self.ended(name, key).await
     }
@@ -230,7 +270,9 @@ impl Stage {
     /// # Errors
     /// If there is no such stream.
     pub async fn messages(&self, stream: &str) -> anyhow::Result<u64> {
-        let stream = async_nats::jetstream::new(self.client.clone()).get_stream(stream).await?;
+        let stream = async_nats::jetstream::new(self.client.clone())
+            .get_stream(stream)
+            .await?;
         Ok(stream.cached_info().state.messages)
     }
 }
@@ -240,7 +282,10 @@ impl Stage {
 /// # Errors
 /// If they are none.
 pub fn address(name: &str, key: &str) -> anyhow::Result<SagaAddress> {
-    Ok(SagaAddress { definition: name.parse()?, key: key.parse()? })
+    Ok(SagaAddress {
+        definition: name.parse()?,
+        key: key.parse()?,
+    })
 }
 
 /// The words of a history that matter to most tests, such as `done Charge` and `undone Reserve`.

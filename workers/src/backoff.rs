@@ -24,7 +24,9 @@ where
                 }
                 return value;
             }
-            Err(error) if pause == SHORTEST => warn!(what, %error, "failed; trying again until it succeeds"),
+            Err(error) if pause == SHORTEST => {
+                warn!(what, %error, "failed; trying again until it succeeds")
+            }
             Err(error) => debug!(what, %error, ?pause, "failed again"),
         }
         tokio::time::sleep(pause).await;

@@ -109,6 +109,8 @@ impl TaskContext {
 /// The local clock.
 pub(crate) fn now() -> Timestamp {
     // A clock before 1970 is taken as 1970.
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

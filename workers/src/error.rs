@@ -100,7 +100,10 @@ mod tests {
         struct Outer(#[source] std::io::Error);
 
         let error = TaskError::from(Outer(std::io::Error::other("disk full")));
-        assert_eq!(error.to_string(), "States.TaskFailed: the store is closed: disk full");
+        assert_eq!(
+            error.to_string(),
+            "States.TaskFailed: the store is closed: disk full"
+        );
         assert!(error.is_retryable());
     }
 

@@ -12,7 +12,10 @@ use crate::{
     reply::Replier,
     trace::{ExecutionSpan, Parentage},
 };
-use async_nats::{HeaderMap, jetstream::{self, message::AckKind}};
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, message::AckKind},
+};
 use dirigent_contracts::{
     envelope, error_name, header, subject,
     task::{Command, TaskResult},
@@ -76,7 +79,9 @@ impl Executor {
     }
 
     async fn work(&self, context: TaskContext, command: &Command) -> TaskResult {
-        let Some(inbox) = &self.inbox else { return self.handle(context, command).await };
+        let Some(inbox) = &self.inbox else {
+            return self.handle(context, command).await;
+        };
         let turn = inbox.turn(command.effect);
         let _turn = turn.lock().await;
         match insist("looking into the inbox", || inbox.recall(command)).await {
@@ -88,20 +93,30 @@ impl Executor {
             None => {}
         }
         let result = self.handle(context, command).await;
-        insist("remembering an outcome", || inbox.remember(command, &result)).await;
+        insist("remembering an outcome", || {
+            inbox.remember(command, &result)
+        })
+        .await;
         result
     }
 
     async fn handle(&self, context: TaskContext, command: &Command) -> TaskResult {
         // The handler's own code runs when it is called and when it is polled; either may panic.
-        let call = AssertUnwindSafe(async { (self.handler)(context, Arc::clone(&command.input)).await });
+        let call =
+            AssertUnwindSafe(async { (self.handler)(context, Arc::clone(&command.input)).await });
         match call.catch_unwind().await {
-            Ok(Ok(output)) => TaskResult::Succeeded { output: Arc::new(output) },
+            Ok(Ok(output)) => TaskResult::Succeeded {
+                output: Arc::new(output),
+            },
             Ok(Err(error)) => error.into(),
             Err(panic) => {
                 let cause = told(panic.as_ref());
                 error!(command = %command.command, task = %command.task, cause, "a handler panicked");
-                TaskError::new(error_name::WORKER_PANIC, format!("the handler panicked: {cause}")).into()
+                TaskError::new(
+                    error_name::WORKER_PANIC,
+                    format!("the handler panicked: {cause}"),
+                )
+                .into()
             }
         }
     }
@@ -109,7 +124,9 @@ impl Executor {
     /// What nobody can read is kept for an operator, and not delivered again.
     async fn lay_aside(&self, message: &jetstream::Message, reason: &str) {
         warn!(subject = %message.subject, reason, "a command cannot be read");
-        let source = message.info().map(|info| format!("{}/{}", info.stream, info.stream_sequence));
+        let source = message
+            .info()
+            .map(|info| format!("{}/{}", info.stream, info.stream_sequence));
         let source = source.unwrap_or_default();
         let mut headers = HeaderMap::new();
         headers.insert(header::MESSAGE_ID, format!("dead.{source}"));
@@ -119,7 +136,10 @@ impl Executor {
         insist("keeping a dead letter", || async {
             let letter = subject::dead_letter("command");
             let body = message.payload.clone();
-            let stored = self.jetstream.publish_with_headers(letter, headers.clone(), body).await?;
+            let stored = self
+                .jetstream
+                .publish_with_headers(letter, headers.clone(), body)
+                .await?;
             stored.await
         })
         .await;
@@ -139,12 +159,10 @@ async fn keep_alive(message: &jetstream::Message, interval: Duration) -> Infalli
 }
 
 /// Sends heartbeats thrice in the time that the step allows, and whenever the handler asks for one.
-async fn beat(
-    replier: &Replier<'_>,
-    heartbeat_ms: Option<u64>,
-    pulse: &Notify,
-) -> Infallible {
-    let Some(heartbeat_ms) = heartbeat_ms else { return std::future::pending().await };
+async fn beat(replier: &Replier<'_>, heartbeat_ms: Option<u64>, pulse: &Notify) -> Infallible {
+    let Some(heartbeat_ms) = heartbeat_ms else {
+        return std::future::pending().await;
+    };
     let interval = Duration::from_millis((heartbeat_ms / 3).max(1));
     let mut count = 0;
     loop {
@@ -159,5 +177,6 @@ async fn beat(
 
 fn told(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }

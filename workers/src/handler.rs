@@ -38,7 +38,11 @@ where
 fn decode<I: DeserializeOwned>(context: &TaskContext, input: &Value) -> Result<I, TaskError> {
     serde_path_to_error::deserialize(input).map_err(|error| {
         let path = error.path().to_string();
-        let place = if path == "." { String::new() } else { format!(" at field {path:?}") };
+        let place = if path == "." {
+            String::new()
+        } else {
+            format!(" at field {path:?}")
+        };
         let cause = format!("the input of {}{place}: {}", context.task(), error.inner());
         TaskError::new(error_name::BAD_PAYLOAD, cause).permanent()
     })
@@ -51,8 +55,10 @@ fn encode<O: Serialize>(output: &O) -> Result<Value, TaskError> {
     })?;
     let size = size(&output);
     if size > limit::PAYLOAD_BYTES {
-        let cause =
-            format!("the output has {size} bytes of JSON, at most {} fit", limit::PAYLOAD_BYTES);
+        let cause = format!(
+            "the output has {size} bytes of JSON, at most {} fit",
+            limit::PAYLOAD_BYTES
+        );
         return Err(TaskError::new(error_name::DATA_LIMIT_EXCEEDED, cause).permanent());
     }
     let depth = depth(&output);
@@ -78,7 +84,11 @@ fn size(value: &Value) -> usize {
     }
     let mut count = Count(0);
     // Neither a Value nor the counter can fail; if one did, the size would be no fit.
-    if serde_json::to_writer(&mut count, value).is_err() { usize::MAX } else { count.0 }
+    if serde_json::to_writer(&mut count, value).is_err() {
+        usize::MAX
+    } else {
+        count.0
+    }
 }
 
 fn depth(value: &Value) -> usize {
@@ -116,19 +126,37 @@ mod tests {
             definition: DefinitionName::new("order").unwrap(),
             key: SagaKey::new("o-1").unwrap(),
         };
-        let command = RunId::derive(&saga, JournalSeq(1), Timestamp(1)).effect(0).command(1);
+        let command = RunId::derive(&saga, JournalSeq(1), Timestamp(1))
+            .effect(0)
+            .command(1);
         let output = encode(&nested(limit::DEPTH - ENVELOPE_DEPTH)).unwrap();
-        let result = TaskResult::Succeeded { output: Arc::new(output) };
-        let reply = Reply { command, result, callback: false, worker: String::new() };
-        assert_eq!(envelope::decode::<Reply>(&envelope::encode(&reply)).unwrap(), reply);
+        let result = TaskResult::Succeeded {
+            output: Arc::new(output),
+        };
+        let reply = Reply {
+            command,
+            result,
+            callback: false,
+            worker: String::new(),
+        };
+        assert_eq!(
+            envelope::decode::<Reply>(&envelope::encode(&reply)).unwrap(),
+            reply
+        );
         let error = encode(&nested(limit::DEPTH - ENVELOPE_DEPTH + 1)).unwrap_err();
-        assert_eq!((error.name(), error.is_retryable()), (error_name::BAD_PAYLOAD, false));
+        assert_eq!(
+            (error.name(), error.is_retryable()),
+            (error_name::BAD_PAYLOAD, false)
+        );
     }
 
     #[test]
     fn an_output_above_the_limit_is_refused() {
         assert!(encode(&"x".repeat(limit::PAYLOAD_BYTES - 2)).is_ok());
         let error = encode(&"x".repeat(limit::PAYLOAD_BYTES - 1)).unwrap_err();
-        assert_eq!((error.name(), error.is_retryable()), (error_name::DATA_LIMIT_EXCEEDED, false));
+        assert_eq!(
+            (error.name(), error.is_retryable()),
+            (error_name::DATA_LIMIT_EXCEEDED, false)
+        );
     }
 }

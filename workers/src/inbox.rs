@@ -38,7 +38,10 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new(jetstream: jetstream::Context) -> Self {
-        Self { jetstream, running: Arc::default() }
+        Self {
+            jetstream,
+            running: Arc::default(),
+        }
     }
 
     async fn bucket(&self) -> Result<Store, String> {
@@ -66,7 +69,10 @@ impl Inbox {
             let marked = bucket.put(undone.to_string(), mark.into()).await;
             marked.map_err(|error| error.to_string())?;
         }
-        let body = bucket.get(command.effect.to_string()).await.map_err(|error| error.to_string())?;
+        let body = bucket
+            .get(command.effect.to_string())
+            .await
+            .map_err(|error| error.to_string())?;
         let memory = body.and_then(|body| serde_json::from_slice(&body).ok());
         Ok(match memory {
             Some(Memory::Done(output)) => Some(Recalled::Done(output)),
@@ -76,8 +82,14 @@ impl Inbox {
     }
 
     /// Remembers a success.
-    pub(crate) async fn remember(&self, command: &Command, result: &TaskResult) -> Result<(), String> {
-        let TaskResult::Succeeded { output } = result else { return Ok(()) };
+    pub(crate) async fn remember(
+        &self,
+        command: &Command,
+        result: &TaskResult,
+    ) -> Result<(), String> {
+        let TaskResult::Succeeded { output } = result else {
+            return Ok(());
+        };
         let bucket = self.bucket().await?;
         let memory = Memory::Done(Arc::clone(output));
         let body = serde_json::to_vec(&memory).map_err(|error| error.to_string())?;

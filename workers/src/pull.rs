@@ -60,8 +60,14 @@ pub(crate) async fn open_consumer(
     task: &TaskName,
 ) -> Result<PullConsumer, OpenError> {
     let wanted = CommandConsumer::of(task);
-    let fault = |reason: String| OpenError { consumer: wanted.name.clone(), reason };
-    match jetstream.get_consumer_from_stream(&wanted.name, COMMANDS_STREAM).await {
+    let fault = |reason: String| OpenError {
+        consumer: wanted.name.clone(),
+        reason,
+    };
+    match jetstream
+        .get_consumer_from_stream(&wanted.name, COMMANDS_STREAM)
+        .await
+    {
         Ok(consumer) => return Ok(consumer),
         Err(error) if !is_not_found(&error) => return Err(fault(error.to_string())),
         Err(_) => {}
@@ -114,7 +120,16 @@ impl Puller {
         let inbox = client.new_inbox();
         let subscriber = subscribe(&client, &inbox).await?;
         let heard = Instant::now();
-        Ok(Self { client, jetstream, consumer, subscriber, inbox, asked: 0, heard, connects })
+        Ok(Self {
+            client,
+            jetstream,
+            consumer,
+            subscriber,
+            inbox,
+            asked: 0,
+            heard,
+            connects,
+        })
     }
 
     /// The next command. Safe to drop at any time.
@@ -205,7 +220,10 @@ impl Puller {
         match raw.status {
             None | Some(StatusCode::OK) => {
                 self.asked = self.asked.saturating_sub(1);
-                let message = jetstream::Message { message: raw, context: self.jetstream.clone() };
+                let message = jetstream::Message {
+                    message: raw,
+                    context: self.jetstream.clone(),
+                };
                 if message.info().is_err() {
                     warn!(subject = %message.subject, "passed over what is no delivery of a stream");
                     return Ok(None);
@@ -214,7 +232,10 @@ impl Puller {
             }
             Some(StatusCode::IDLE_HEARTBEAT) => Ok(None),
             Some(status) => {
-                let rest = raw.headers.as_ref().and_then(|headers| headers.get(PENDING_MESSAGES));
+                let rest = raw
+                    .headers
+                    .as_ref()
+                    .and_then(|headers| headers.get(PENDING_MESSAGES));
                 let rest = rest.and_then(|rest| rest.as_str().parse::<usize>().ok());
                 match rest {
                     Some(rest) if status == StatusCode::TIMEOUT || status.as_u16() == CONFLICT => {
@@ -232,7 +253,10 @@ impl Puller {
 }
 
 async fn subscribe(client: &Client, inbox: &str) -> Result<Subscriber, PullError> {
-    client.subscribe(inbox.to_owned()).await.map_err(|error| PullError::Closed(error.to_string()))
+    client
+        .subscribe(inbox.to_owned())
+        .await
+        .map_err(|error| PullError::Closed(error.to_string()))
 }
 
 fn connects(client: &Client) -> u64 {

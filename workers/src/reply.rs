@@ -39,7 +39,10 @@ impl Replier<'_> {
         let headers = self.headers(format!("{}.h{count}", self.command.command));
         let subject = self.command.reply_to.clone();
         // The acknowledgement is not waited for: a slow broker must not delay the answer.
-        if let Err(error) = self.jetstream.publish_with_headers(subject, headers, body.into()).await
+        if let Err(error) = self
+            .jetstream
+            .publish_with_headers(subject, headers, body.into())
+            .await
         {
             debug!(command = %self.command.command, %error, "a heartbeat was not sent");
         }

@@ -16,7 +16,10 @@ use std::env;
 use tracing::warn;
 
 /// Variables that name an endpoint.
-const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+const ENDPOINTS: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+];
 /// Variable that names the service.
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 
@@ -41,8 +44,10 @@ pub fn init(service: &str) -> Result<Telemetry, TelemetryError> {
     if !ENDPOINTS.iter().any(|name| is_set(name)) {
         return Ok(Telemetry { provider: None });
     }
-    let exporter =
-        SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).build()?;
+    let exporter = SpanExporter::builder()
+        .with_http()
+        .with_protocol(Protocol::HttpBinary)
+        .build()?;
     let mut resource = Resource::builder();
     if !is_set(SERVICE_NAME) {
         resource = resource.with_service_name(service.to_owned());
@@ -52,7 +57,9 @@ pub fn init(service: &str) -> Result<Telemetry, TelemetryError> {
         .with_resource(resource.build())
         .build();
     global::set_tracer_provider(provider.clone());
-    Ok(Telemetry { provider: Some(provider) })
+    Ok(Telemetry {
+        provider: Some(provider),
+    })
 }
 
 impl Telemetry {
@@ -63,7 +70,9 @@ impl Telemetry {
 
     /// Exports what is left, and ends.
     pub async fn shutdown(self) {
-        let Some(provider) = self.provider else { return };
+        let Some(provider) = self.provider else {
+            return;
+        };
         // The call blocks until the exporter, which runs on this runtime, has finished.
         match tokio::task::spawn_blocking(move || provider.shutdown()).await {
             Ok(Ok(()) | Err(OTelSdkError::AlreadyShutdown)) => {}

@@ -26,9 +26,15 @@ pub(crate) struct Parentage {
 
 impl Parentage {
     pub(crate) fn read(headers: Option<&HeaderMap>) -> Self {
-        let text = |name| headers.and_then(|headers| headers.get(name)).map(|it| it.as_str());
+        let text = |name| {
+            headers
+                .and_then(|headers| headers.get(name))
+                .map(|it| it.as_str())
+        };
         let parent = text(header::TRACE_PARENT).and_then(TraceContext::parse);
-        let state = text(header::TRACE_STATE).filter(|_| parent.is_some()).map(str::to_owned);
+        let state = text(header::TRACE_STATE)
+            .filter(|_| parent.is_some())
+            .map(str::to_owned);
         Self { parent, state }
     }
 
@@ -57,7 +63,10 @@ impl ExecutionSpan {
             .with_attributes([
                 KeyValue::new("messaging.system", "nats"),
                 KeyValue::new("messaging.operation.type", "process"),
-                KeyValue::new("dirigent.saga.definition", command.saga.definition.to_string()),
+                KeyValue::new(
+                    "dirigent.saga.definition",
+                    command.saga.definition.to_string(),
+                ),
                 KeyValue::new("dirigent.saga.key", command.saga.key.to_string()),
                 KeyValue::new("dirigent.task", command.task.to_string()),
                 KeyValue::new("dirigent.effect", command.effect.to_string()),
@@ -68,7 +77,13 @@ impl ExecutionSpan {
         let context = parent.with_span(builder.start_with_context(&tracer, &parent));
         // Without a tracer provider there is no span; then the command's own context goes on.
         let own = own_context(&context).or(from.parent);
-        Self { context, parentage: Parentage { parent: own, state: from.state.clone() } }
+        Self {
+            context,
+            parentage: Parentage {
+                parent: own,
+                state: from.state.clone(),
+            },
+        }
     }
 
     /// The context in which the handler runs.
@@ -92,9 +107,18 @@ impl ExecutionSpan {
 }
 
 fn remote(from: &Parentage) -> Context {
-    let Some(parent) = from.parent else { return Context::new() };
-    let flags = if parent.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
-    let state = from.state.as_deref().and_then(|state| state.parse::<TraceState>().ok());
+    let Some(parent) = from.parent else {
+        return Context::new();
+    };
+    let flags = if parent.sampled {
+        TraceFlags::SAMPLED
+    } else {
+        TraceFlags::default()
+    };
+    let state = from
+        .state
+        .as_deref()
+        .and_then(|state| state.parse::<TraceState>().ok());
     Context::new().with_remote_span_context(SpanContext::new(
         TraceId::from(parent.trace),
         SpanId::from(parent.span),

@@ -58,7 +58,10 @@ pub struct WorkerBuilder {
 impl fmt::Debug for WorkerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tasks: Vec<&str> = self.tasks.iter().map(|(name, _)| name.as_str()).collect();
-        f.debug_struct("WorkerBuilder").field("name", &self.name).field("tasks", &tasks).finish_non_exhaustive()
+        f.debug_struct("WorkerBuilder")
+            .field("name", &self.name)
+            .field("tasks", &tasks)
+            .finish_non_exhaustive()
     }
 }
 
@@ -114,7 +117,8 @@ impl WorkerBuilder {
     pub fn build(self) -> Result<Worker, BuildError> {
         let mut tasks = BTreeMap::new();
         for (name, handler) in self.tasks {
-            let task = TaskName::new(name.as_str()).map_err(|reason| BuildError::Name { name, reason })?;
+            let task =
+                TaskName::new(name.as_str()).map_err(|reason| BuildError::Name { name, reason })?;
             if tasks.insert(task.clone(), handler).is_some() {
                 return Err(BuildError::Twice(task));
             }
@@ -149,7 +153,10 @@ pub struct Worker {
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tasks: Vec<_> = self.tasks.keys().collect();
-        f.debug_struct("Worker").field("name", &self.name).field("tasks", &tasks).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("name", &self.name)
+            .field("tasks", &tasks)
+            .finish_non_exhaustive()
     }
 }
 
@@ -185,8 +192,14 @@ impl Worker {
         info!(worker = %self.name, tasks = ?self.tasks.keys().collect::<Vec<_>>(), "the worker is at work");
         join_all(ready).await;
         running.close();
-        if tokio::time::timeout(self.drain_limit, running.wait()).await.is_err() {
-            warn!(left = running.len(), "handlers did not end in time; their commands go to others");
+        if tokio::time::timeout(self.drain_limit, running.wait())
+            .await
+            .is_err()
+        {
+            warn!(
+                left = running.len(),
+                "handlers did not end in time; their commands go to others"
+            );
         }
     }
 
@@ -220,7 +233,9 @@ impl Worker {
     ) {
         let places = Arc::new(Semaphore::new(self.concurrency));
         while !stop.is_cancelled() {
-            let open = insist("opening a task's consumer", || open_consumer(&self.jetstream, task));
+            let open = insist("opening a task's consumer", || {
+                open_consumer(&self.jetstream, task)
+            });
             let consumer = tokio::select! {
                 () = stop.cancelled() => return,
                 consumer = open => consumer,

@@ -63,14 +63,31 @@ struct Operator {
 fn operator(name: &str) -> Option<Operator> {
     let find = |name: &str| OPERATORS.iter().find(|(known, ..)| *known == name);
     if let Some((_, comparison, operand, _)) = find(name) {
-        return Some(Operator { comparison: *comparison, operand: *operand, is_path: false });
+        return Some(Operator {
+            comparison: *comparison,
+            operand: *operand,
+            is_path: false,
+        });
     }
     let (_, comparison, operand, has_path) = find(name.strip_suffix("Path")?)?;
-    has_path.then_some(Operator { comparison: *comparison, operand: *operand, is_path: true })
+    has_path.then_some(Operator {
+        comparison: *comparison,
+        operand: *operand,
+        is_path: true,
+    })
 }
 
-const RULE_FIELDS: [&str; 9] =
-    ["And", "Or", "Not", "Variable", "Condition", "Next", "Output", "Assign", "Comment"];
+const RULE_FIELDS: [&str; 9] = [
+    "And",
+    "Or",
+    "Not",
+    "Variable",
+    "Condition",
+    "Next",
+    "Output",
+    "Assign",
+    "Comment",
+];
 const NESTED_FIELDS: [&str; 5] = ["And", "Or", "Not", "Variable", "Comment"];
 
 impl Reader {
@@ -80,7 +97,10 @@ impl Reader {
             return Vec::new();
         };
         let rules = self.problems.filled_array(&place);
-        rules.iter().map(|rule| self.choice(rule, language)).collect()
+        rules
+            .iter()
+            .map(|rule| self.choice(rule, language))
+            .collect()
     }
 
     fn choice(&mut self, rule: &Place<'_>, language: QueryLanguage) -> Choice {
@@ -96,7 +116,12 @@ impl Reader {
             .get("Output")
             .filter(|_| language == QueryLanguage::Jsonata)
             .map(|place| self.problems.template(&place, language));
-        Choice { condition, next, output, assign: self.assign(rule, language) }
+        Choice {
+            condition,
+            next,
+            output,
+            assign: self.assign(rule, language),
+        }
     }
 
     /// `Condition` of JSONata mode.
@@ -129,7 +154,11 @@ impl Reader {
 
     /// A test of JSONPath mode.
     fn test(&mut self, rule: &Place<'_>, is_object: bool, is_nested: bool) -> Test {
-        let what = if is_nested { "a nested rule" } else { "a rule of `Choices`" };
+        let what = if is_nested {
+            "a nested rule"
+        } else {
+            "a rule of `Choices`"
+        };
         self.test_fields(rule, is_nested, what);
         let found: Vec<_> = rule
             .fields()
@@ -147,7 +176,10 @@ impl Reader {
             return Test::And(Vec::new());
         };
         if let [_, .., (last, again)] = found.as_slice() {
-            let message = format!("{what} has one operator, but `{}` is a second one", last.key);
+            let message = format!(
+                "{what} has one operator, but `{}` is a second one",
+                last.key
+            );
             self.problems
                 .misplaced("two-operators", again, message)
                 .label(format!("`{}` is given already", field.key))
@@ -180,7 +212,11 @@ impl Reader {
             match field.key.as_str() {
                 name @ ("Next" | "Assign" | "Output") if is_nested => {
                     self.problems
-                        .misplaced("misplaced-field", &place, format!("{what} must not have `{name}`"))
+                        .misplaced(
+                            "misplaced-field",
+                            &place,
+                            format!("{what} must not have `{name}`"),
+                        )
                         .label("only the outermost rule has it")
                         .help("move it beside the outermost operator");
                 }
@@ -189,13 +225,21 @@ impl Reader {
                 }
                 "Variable" if is_combined => {
                     self.problems
-                        .misplaced("misplaced-field", &place, format!("{what} compares and combines"))
+                        .misplaced(
+                            "misplaced-field",
+                            &place,
+                            format!("{what} compares and combines"),
+                        )
                         .label("beside `And`, `Or` or `Not`")
                         .help("put the comparison into the rules that are combined");
                 }
                 name if RULE_FIELDS.contains(&name) || operator(name).is_some() => {}
                 name => {
-                    let fields: &[&str] = if is_nested { &NESTED_FIELDS } else { &RULE_FIELDS };
+                    let fields: &[&str] = if is_nested {
+                        &NESTED_FIELDS
+                    } else {
+                        &RULE_FIELDS
+                    };
                     let operators = OPERATORS.iter().map(|(known, ..)| *known);
                     let near = nearest(name, operators.chain(fields.iter().copied()));
                     let found = self.problems.misplaced(
@@ -206,7 +250,9 @@ impl Reader {
                     found.label("unknown field");
                     match near {
                         Some(near) => found.help(format!("did you mean `{near}`?")),
-                        None => found.help("a rule has `Variable`, an operator such as `StringEquals`, and `Next`"),
+                        None => found.help(
+                            "a rule has `Variable`, an operator such as `StringEquals`, and `Next`",
+                        ),
                     };
                 }
             }
@@ -216,13 +262,19 @@ impl Reader {
     fn comparison(&mut self, rule: &Place<'_>, place: &Place<'_>, name: &str, what: &str) -> Test {
         let variable = self.problems.required(rule, "Variable", what);
         let variable = variable.map_or_else(String::new, |place| self.problems.path(&place));
-        let Some(operator) = operator(name) else { return Test::And(Vec::new()) };
+        let Some(operator) = operator(name) else {
+            return Test::And(Vec::new());
+        };
         let operand = if operator.is_path {
             Operand::Path(self.problems.path(place))
         } else {
             Operand::Literal(self.operand(place, operator.operand))
         };
-        Test::Compare { variable, operator: operator.comparison, operand }
+        Test::Compare {
+            variable,
+            operator: operator.comparison,
+            operand,
+        }
     }
 
     fn operand(&mut self, place: &Place<'_>, expected: OperandType) -> Value {
@@ -231,7 +283,8 @@ impl Reader {
                 self.problems.string(place);
             }
             OperandType::Number => {
-                self.problems.number(place, f64::NEG_INFINITY..=f64::INFINITY);
+                self.problems
+                    .number(place, f64::NEG_INFINITY..=f64::INFINITY);
             }
             OperandType::Boolean => {
                 self.problems.boolean(place);

@@ -83,7 +83,11 @@ impl std::error::Error for Diagnostic {}
 impl miette::Diagnostic for Diagnostic {
     fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         // The root is shown as Step Functions shows it, because an empty place reads as a mistake.
-        let pointer = if self.pointer.is_empty() { "/" } else { &self.pointer };
+        let pointer = if self.pointer.is_empty() {
+            "/"
+        } else {
+            &self.pointer
+        };
         Some(Box::new(format!("{} at {pointer}", self.code)))
     }
 
@@ -95,7 +99,9 @@ impl miette::Diagnostic for Diagnostic {
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.help
+            .as_ref()
+            .map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
@@ -115,7 +121,10 @@ impl Report {
     pub(super) fn new(file_name: &str, text: Arc<str>, mut diagnostics: Vec<Diagnostic>) -> Self {
         // In the order of the text, whatever the order in which the checks ran.
         diagnostics.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
-        Self { source: NamedSource::new(file_name, text), diagnostics }
+        Self {
+            source: NamedSource::new(file_name, text),
+            diagnostics,
+        }
     }
 
     /// Name of the document's file.
@@ -131,7 +140,10 @@ impl Report {
     }
 
     fn count(&self, severity: Severity) -> usize {
-        self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count()
+        self.diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.severity == severity)
+            .count()
     }
 }
 
@@ -147,7 +159,12 @@ impl fmt::Display for Report {
         match (errors, warnings) {
             (0, _) => f.write_str(&counted(warnings, "warning")),
             (_, 0) => f.write_str(&counted(errors, "error")),
-            _ => write!(f, "{}, {}", counted(errors, "error"), counted(warnings, "warning")),
+            _ => write!(
+                f,
+                "{}, {}",
+                counted(errors, "error"),
+                counted(warnings, "warning")
+            ),
         }
     }
 }
@@ -167,7 +184,11 @@ impl miette::Diagnostic for Report {
     }
 
     fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn miette::Diagnostic> + 'a>> {
-        Some(Box::new(self.diagnostics.iter().map(|one| one as &dyn miette::Diagnostic)))
+        Some(Box::new(
+            self.diagnostics
+                .iter()
+                .map(|one| one as &dyn miette::Diagnostic),
+        ))
     }
 }
 
@@ -181,7 +202,9 @@ pub(super) struct Lines {
 impl Lines {
     pub(super) fn of(text: Arc<str>) -> Self {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        let starts = std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect();
+        let starts = std::iter::once(0)
+            .chain(breaks.map(|(at, _)| at + 1))
+            .collect();
         Self { text, starts }
     }
 
@@ -193,7 +216,10 @@ impl Lines {
     fn position(&self, byte: usize) -> (usize, usize) {
         let line = self.starts.partition_point(|start| *start <= byte).max(1);
         let start = self.starts.get(line - 1).copied().unwrap_or(0);
-        let before = self.text.get(start..byte.min(self.text.len())).unwrap_or("");
+        let before = self
+            .text
+            .get(start..byte.min(self.text.len()))
+            .unwrap_or("");
         (line, before.chars().count() + 1)
     }
 

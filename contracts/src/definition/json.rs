@@ -35,13 +35,23 @@ pub(super) fn parse(text: &str, offset: usize) -> Result<Node, SyntaxError> {
     // A second opinion: where the one parser is lenient, the other is not.
     if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
         let at = offset + byte_of(text, error.line(), error.column());
-        return Err(SyntaxError::new(Span { start: at, end: at }, plain_message(&error)));
+        return Err(SyntaxError::new(
+            Span { start: at, end: at },
+            plain_message(&error),
+        ));
     }
     let Some(value) = parsed.value else {
         let end = offset + text.len();
-        return Err(SyntaxError::new(Span { start: end, end }, "the document is empty"));
+        return Err(SyntaxError::new(
+            Span { start: end, end },
+            "the document is empty",
+        ));
     };
-    Builder { offset, left: limit::DEFINITION_NODES }.node(&value, limit::DEPTH)
+    Builder {
+        offset,
+        left: limit::DEFINITION_NODES,
+    }
+    .node(&value, limit::DEPTH)
 }
 
 struct Builder {
@@ -55,22 +65,26 @@ impl Builder {
         let Some(depth) = depth.checked_sub(1) else {
             return Err(SyntaxError::too_deep(span));
         };
-        self.left = self.left.checked_sub(1).ok_or_else(|| SyntaxError::too_many(span))?;
+        self.left = self
+            .left
+            .checked_sub(1)
+            .ok_or_else(|| SyntaxError::too_many(span))?;
         let content = match value {
             Value::NullKeyword(_) => Content::Null,
             Value::BooleanLit(literal) => Content::Bool(literal.value),
             Value::StringLit(literal) => Content::String(literal.value.to_string()),
-            Value::NumberLit(literal) => {
-                Content::Number(literal.value.parse().map_err(|_| {
-                    SyntaxError::new(span, format!("{} is not a JSON number", literal.value))
-                })?)
-            }
+            Value::NumberLit(literal) => Content::Number(literal.value.parse().map_err(|_| {
+                SyntaxError::new(span, format!("{} is not a JSON number", literal.value))
+            })?),
             Value::Array(array) => {
                 let items = array.elements.iter().map(|item| self.node(item, depth));
                 Content::Array(items.collect::<Result<_, _>>()?)
             }
             Value::Object(object) => {
-                let fields = object.properties.iter().map(|field| self.field(field, depth));
+                let fields = object
+                    .properties
+                    .iter()
+                    .map(|field| self.field(field, depth));
                 Content::Object(fields.collect::<Result<_, _>>()?)
             }
         };
@@ -87,12 +101,19 @@ impl Builder {
 }
 
 fn moved(range: Range, offset: usize) -> Span {
-    Span { start: range.start + offset, end: range.end + offset }
+    Span {
+        start: range.start + offset,
+        end: range.end + offset,
+    }
 }
 
 /// The byte at a line and column as `serde_json` counts them: both from 1, the column in bytes.
 fn byte_of(text: &str, line: usize, column: usize) -> usize {
-    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let start: usize = text
+        .split_inclusive('\n')
+        .take(line.saturating_sub(1))
+        .map(str::len)
+        .sum();
     let mut at = (start + column.saturating_sub(1)).min(text.len());
     while !text.is_char_boundary(at) {
         at -= 1;
@@ -103,7 +124,10 @@ fn byte_of(text: &str, line: usize, column: usize) -> usize {
 /// The message without its ` at line 1 column 2`, which the excerpt says.
 fn plain_message(error: &serde_json::Error) -> String {
     let message = error.to_string();
-    message.rfind(" at line ").map_or(message.as_str(), |at| &message[..at]).to_owned()
+    message
+        .rfind(" at line ")
+        .map_or(message.as_str(), |at| &message[..at])
+        .to_owned()
 }
 
 fn lower_first(text: &str) -> String {
@@ -159,7 +183,10 @@ mod tests {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(parse(&nested(limit::DEPTH - 1), 0).is_ok());
         for depth in [limit::DEPTH + 1, 600, 100_000] {
-            assert!(parse(&nested(depth), 0).is_err(), "{depth} levels were accepted");
+            assert!(
+                parse(&nested(depth), 0).is_err(),
+                "{depth} levels were accepted"
+            );
         }
     }
 }

@@ -30,8 +30,13 @@ const DOCUMENT_FIELDS: [&str; 8] = [
     "Triggers",
 ];
 const BRANCH_FIELDS: [&str; 4] = ["Comment", "QueryLanguage", "StartAt", "States"];
-const PROCESSOR_FIELDS: [&str; 5] =
-    ["Comment", "QueryLanguage", "StartAt", "States", "ProcessorConfig"];
+const PROCESSOR_FIELDS: [&str; 5] = [
+    "Comment",
+    "QueryLanguage",
+    "StartAt",
+    "States",
+    "ProcessorConfig",
+];
 
 /// Reads one document.
 #[derive(Debug)]
@@ -89,11 +94,18 @@ impl Reader {
             _ => Vec::new(),
         };
         let machine = self.machine_body(place, language, WHAT);
-        Definition { comment, timeout_seconds, triggers, machine }
+        Definition {
+            comment,
+            timeout_seconds,
+            triggers,
+            machine,
+        }
     }
 
     fn extensions(&mut self, place: &Place<'_>) {
-        let Some(extensions) = place.get("Extensions") else { return };
+        let Some(extensions) = place.get("Extensions") else {
+            return;
+        };
         for item in self.problems.array(&extensions) {
             if self.problems.word(&item, &[SAGA_EXTENSION]).is_some() {
                 self.has_saga = true;
@@ -105,7 +117,11 @@ impl Reader {
     pub(super) fn is_extended(&mut self, place: &Place<'_>, name: &str) -> bool {
         if !self.has_saga {
             self.problems
-                .misplaced("undeclared-extension", place, format!("`{name}` belongs to the saga extension"))
+                .misplaced(
+                    "undeclared-extension",
+                    place,
+                    format!("`{name}` belongs to the saga extension"),
+                )
                 .label("not a field of the Amazon States Language")
                 .help("declare it at the top of the document: `Extensions: [saga/1]`");
         }
@@ -137,12 +153,27 @@ impl Reader {
     fn machine_body(&mut self, place: &Place<'_>, language: QueryLanguage, what: &str) -> Machine {
         let states = place.get("States");
         let is_object = matches!(place.node.content, Content::Object(_));
-        let known = states.iter().flat_map(Place::fields).map(|(field, _)| field.key.clone());
-        self.machines.push(Names { known: known.collect(), ..Names::default() });
-        self.variables.push(states.as_ref().map(|states| variables(states, language)).unwrap_or_default());
+        let known = states
+            .iter()
+            .flat_map(Place::fields)
+            .map(|(field, _)| field.key.clone());
+        self.machines.push(Names {
+            known: known.collect(),
+            ..Names::default()
+        });
+        self.variables.push(
+            states
+                .as_ref()
+                .map(|states| variables(states, language))
+                .unwrap_or_default(),
+        );
         let start_at = match place.get("StartAt") {
             Some(start_at) => {
-                let name = self.problems.string(&start_at).unwrap_or_default().to_owned();
+                let name = self
+                    .problems
+                    .string(&start_at)
+                    .unwrap_or_default()
+                    .to_owned();
                 if states.is_some() && start_at.node.as_str().is_some() {
                     self.lead_to(&start_at, &name);
                 }
@@ -155,7 +186,10 @@ impl Reader {
                 String::new()
             }
         };
-        let mut machine = Machine { start_at, states: IndexMap::new() };
+        let mut machine = Machine {
+            start_at,
+            states: IndexMap::new(),
+        };
         match states {
             Some(states) => {
                 if self.problems.is_object(&states) && states.fields().next().is_none() {
@@ -187,12 +221,20 @@ impl Reader {
         let count = name.chars().count();
         if count == 0 || count > STATE_NAME_CHARS {
             self.problems
-                .misplaced("state-name", state, format!("a state's name has 1 to {STATE_NAME_CHARS} characters"))
+                .misplaced(
+                    "state-name",
+                    state,
+                    format!("a state's name has 1 to {STATE_NAME_CHARS} characters"),
+                )
                 .label(format!("this one has {count}"));
         }
         if !self.names.insert(name.to_owned()) {
             self.problems
-                .misplaced("duplicate-state", state, format!("there is another state called `{name}`"))
+                .misplaced(
+                    "duplicate-state",
+                    state,
+                    format!("there is another state called `{name}`"),
+                )
                 .label("the second one")
                 .help("names of states are unique in the whole document, branches included");
         }
@@ -200,16 +242,27 @@ impl Reader {
 
     /// Warns of states that no state leads to.
     fn unreachable(&mut self, states: &Place<'_>, start_at: &str) {
-        let Some(names) = self.machines.last() else { return };
+        let Some(names) = self.machines.last() else {
+            return;
+        };
         let mut seen: HashSet<&str> = HashSet::new();
         let mut next = vec![start_at];
         while let Some(name) = next.pop() {
             if seen.insert(name) {
-                next.extend(names.reached.get(name).into_iter().flatten().map(String::as_str));
+                next.extend(
+                    names
+                        .reached
+                        .get(name)
+                        .into_iter()
+                        .flatten()
+                        .map(String::as_str),
+                );
             }
         }
-        let lost: Vec<_> =
-            states.fields().filter(|(field, _)| !seen.contains(field.key.as_str())).collect();
+        let lost: Vec<_> = states
+            .fields()
+            .filter(|(field, _)| !seen.contains(field.key.as_str()))
+            .collect();
         let is_start_known = names.known.iter().any(|name| name == start_at);
         for (field, state) in lost {
             if is_start_known {
@@ -217,7 +270,13 @@ impl Reader {
                 let span = state.key_span();
                 let pointer = state.pointer.clone();
                 self.problems
-                    .add("unreachable-state", Severity::Warning, pointer, span, message)
+                    .add(
+                        "unreachable-state",
+                        Severity::Warning,
+                        pointer,
+                        span,
+                        message,
+                    )
                     .label("never entered");
             }
         }
@@ -225,9 +284,15 @@ impl Reader {
 
     /// Something leads to the state `name` of this machine; says so if there is no such state.
     pub(super) fn lead_to(&mut self, place: &Place<'_>, name: &str) {
-        let Some(names) = self.machines.last_mut() else { return };
+        let Some(names) = self.machines.last_mut() else {
+            return;
+        };
         let current = names.current.clone();
-        names.reached.entry(current).or_default().push(name.to_owned());
+        names
+            .reached
+            .entry(current)
+            .or_default()
+            .push(name.to_owned());
         if names.known.iter().any(|known| known == name) {
             return;
         }
@@ -235,13 +300,16 @@ impl Reader {
         let elsewhere = self.names.contains(name);
         let found = self
             .problems
-            .error("unknown-state", place, format!("there is no state called `{name}` here"))
+            .error(
+                "unknown-state",
+                place,
+                format!("there is no state called `{name}` here"),
+            )
             .label("no such state");
         match near {
             Some(near) => found.help(format!("did you mean `{near}`?")),
-            None if elsewhere => {
-                found.help("a transition stays within its branch: end the branch, and go on from there")
-            }
+            None if elsewhere => found
+                .help("a transition stays within its branch: end the branch, and go on from there"),
             None => found.help("add the state to `States`, or name one that is there"),
         };
     }
@@ -259,7 +327,9 @@ impl Reader {
 
     /// The name of a state of this machine.
     pub(super) fn state_reference(&mut self, place: &Place<'_>) -> String {
-        let Some(name) = self.problems.string(place) else { return String::new() };
+        let Some(name) = self.problems.string(place) else {
+            return String::new();
+        };
         self.lead_to(place, name);
         name.to_owned()
     }
@@ -271,7 +341,11 @@ impl Reader {
         match (state.get("Next"), end) {
             (Some(next), Some(end)) => {
                 self.problems
-                    .misplaced("exclusive-fields", &end, format!("{what} has either `Next` or `End`"))
+                    .misplaced(
+                        "exclusive-fields",
+                        &end,
+                        format!("{what} has either `Next` or `End`"),
+                    )
                     .label("`Next` is given already");
                 Transition::Next(self.state_reference(&next))
             }
@@ -287,7 +361,11 @@ impl Reader {
             (None, None) => {
                 if matches!(state.node.content, Content::Object(_)) {
                     self.problems
-                        .misplaced("missing-field", state, format!("{what} needs `Next` or `End`"))
+                        .misplaced(
+                            "missing-field",
+                            state,
+                            format!("{what} needs `Next` or `End`"),
+                        )
                         .label("does not say how it goes on")
                         .help("write `Next: <state>`, or `End: true`");
                 }
@@ -303,7 +381,9 @@ impl Reader {
         around: QueryLanguage,
         may_return: bool,
     ) -> QueryLanguage {
-        let Some(field) = place.get("QueryLanguage") else { return around };
+        let Some(field) = place.get("QueryLanguage") else {
+            return around;
+        };
         match self.problems.word(&field, &["JSONPath", "JSONata"]) {
             Some("JSONata") => QueryLanguage::Jsonata,
             Some(_) if around == QueryLanguage::Jsonata && !may_return => {
@@ -320,7 +400,9 @@ impl Reader {
 
     /// `Comment`; empty if there is none.
     pub(super) fn comment(&mut self, place: &Place<'_>) -> String {
-        let comment = place.get("Comment").and_then(|place| self.problems.string(&place));
+        let comment = place
+            .get("Comment")
+            .and_then(|place| self.problems.string(&place));
         comment.unwrap_or_default().to_owned()
     }
 
@@ -332,7 +414,10 @@ impl Reader {
     ) -> Option<serde_json::Value> {
         let assign = place.get("Assign")?;
         let outer = self.variables.len().saturating_sub(1);
-        Some(self.problems.assign(&assign, language, &self.variables[..outer]))
+        Some(
+            self.problems
+                .assign(&assign, language, &self.variables[..outer]),
+        )
     }
 
     /// Every field must be one of `known`, and of the state's language.
@@ -378,11 +463,17 @@ impl Reader {
             "Output" => "use `ResultSelector`, `ResultPath` or `OutputPath`",
             "Items" => "use `ItemsPath`",
             "Condition" => "use `Variable` and a comparison",
-            _ if name.ends_with("Path") && here == "JSONata" => "write an expression without `Path`",
+            _ if name.ends_with("Path") && here == "JSONata" => {
+                "write an expression without `Path`"
+            }
             _ => "it has no counterpart here",
         };
         self.problems
-            .misplaced("wrong-language", place, format!("`{name}` is a field of {other} mode"))
+            .misplaced(
+                "wrong-language",
+                place,
+                format!("`{name}` is a field of {other} mode"),
+            )
             .label(format!("this state is in {here} mode"))
             .help(format!("{instead}, or change `QueryLanguage`"))
     }

@@ -2,7 +2,7 @@
 
 use super::{
     machine::Reader,
-    model::{ItemBatcher, ItemReader, Machine, Map, QueryLanguage, Quantity},
+    model::{ItemBatcher, ItemReader, Machine, Map, Quantity, QueryLanguage},
     node::Content,
     place::Place,
 };
@@ -20,15 +20,20 @@ impl Reader {
     pub(super) fn map(&mut self, place: &Place<'_>, language: QueryLanguage) -> Map {
         let is_path = language == QueryLanguage::JsonPath;
         self.exactly_one(place, &["ItemProcessor", "Iterator"], WHAT);
-        self.problems.at_most_one(place, &["ItemSelector", "Parameters"]);
+        self.problems
+            .at_most_one(place, &["ItemSelector", "Parameters"]);
         self.problems.at_most_one(place, &["ItemReader", "Items"]);
         let processor_place = place.get("ItemProcessor").or_else(|| place.get("Iterator"));
-        let is_distributed =
-            processor_place.as_ref().is_some_and(|place| self.processor_config(place));
+        let is_distributed = processor_place
+            .as_ref()
+            .is_some_and(|place| self.processor_config(place));
         let was_express = self.is_express;
         let processor = match &processor_place {
             Some(place) => self.processor(place, language),
-            None => Machine { start_at: String::new(), states: IndexMap::new() },
+            None => Machine {
+                start_at: String::new(),
+                states: IndexMap::new(),
+            },
         };
         self.is_express = was_express;
         self.distributed_fields(place, is_distributed);
@@ -37,11 +42,17 @@ impl Reader {
             .or_else(|| place.get("Parameters").filter(|_| is_path));
         let items = place.get("Items").filter(|_| !is_path);
         Map {
-            items_path: self.problems.path_field(place.get("ItemsPath").filter(|_| is_path)),
+            items_path: self
+                .problems
+                .path_field(place.get("ItemsPath").filter(|_| is_path)),
             items: items.map(|place| self.items(&place)),
-            item_reader: place.get("ItemReader").map(|place| self.item_reader(&place, language)),
+            item_reader: place
+                .get("ItemReader")
+                .map(|place| self.item_reader(&place, language)),
             item_selector: selector.map(|place| self.problems.object_template(&place, language)),
-            item_batcher: place.get("ItemBatcher").map(|place| self.item_batcher(&place, language)),
+            item_batcher: place
+                .get("ItemBatcher")
+                .map(|place| self.item_batcher(&place, language)),
             processor,
             is_distributed,
             max_concurrency: self.count(place, "MaxConcurrency", language),
@@ -73,9 +84,12 @@ impl Reader {
 
     /// `ProcessorConfig`: whether the Map is distributed.
     fn processor_config(&mut self, processor: &Place<'_>) -> bool {
-        let Some(config) = processor.get("ProcessorConfig") else { return false };
+        let Some(config) = processor.get("ProcessorConfig") else {
+            return false;
+        };
         self.problems.is_object(&config);
-        self.problems.known_fields(&config, &["Mode", "ExecutionType"], "`ProcessorConfig`");
+        self.problems
+            .known_fields(&config, &["Mode", "ExecutionType"], "`ProcessorConfig`");
         let mode = config.get("Mode");
         let mode = mode.and_then(|place| self.problems.word(&place, &["INLINE", "DISTRIBUTED"]));
         let is_distributed = mode == Some("DISTRIBUTED");
@@ -84,13 +98,18 @@ impl Reader {
                 let kind_name = self.problems.word(&kind, &["STANDARD", "EXPRESS"]);
                 if !is_distributed {
                     self.problems
-                        .misplaced("misplaced-field", &kind, "`ExecutionType` is for `Mode: DISTRIBUTED`")
+                        .misplaced(
+                            "misplaced-field",
+                            &kind,
+                            "`ExecutionType` is for `Mode: DISTRIBUTED`",
+                        )
                         .label("this Map is inline");
                 }
                 self.is_express |= kind_name == Some("EXPRESS");
             }
             None if is_distributed => {
-                self.problems.missing(&config, "ExecutionType", "a distributed `ProcessorConfig`");
+                self.problems
+                    .missing(&config, "ExecutionType", "a distributed `ProcessorConfig`");
             }
             None => {}
         }
@@ -99,7 +118,11 @@ impl Reader {
 
     fn distributed_fields(&mut self, place: &Place<'_>, is_distributed: bool) {
         let names = ["ItemReader", "ItemBatcher", "ResultWriter", "Label"];
-        for field in names.iter().filter_map(|name| place.get(name)).filter(|_| !is_distributed) {
+        for field in names
+            .iter()
+            .filter_map(|name| place.get(name))
+            .filter(|_| !is_distributed)
+        {
             let message = format!("{} is for a distributed Map", field.name());
             self.problems
                 .misplaced("misplaced-field", &field, message)
@@ -109,7 +132,12 @@ impl Reader {
     }
 
     /// A count under `name`, or a path under `name` with `Path` behind it.
-    fn count(&mut self, place: &Place<'_>, name: &str, language: QueryLanguage) -> Option<Quantity> {
+    fn count(
+        &mut self,
+        place: &Place<'_>,
+        name: &str,
+        language: QueryLanguage,
+    ) -> Option<Quantity> {
         self.bounded(place, name, language, 0..=u64::MAX)
     }
 
@@ -141,18 +169,28 @@ impl Reader {
     }
 
     fn label(&mut self, place: &Place<'_>) -> String {
-        let Some(label) = self.problems.string(place) else { return String::new() };
+        let Some(label) = self.problems.string(place) else {
+            return String::new();
+        };
         let wrong = label
             .chars()
             .find(|c| c.is_whitespace() || c.is_control() || NOT_IN_LABELS.contains(*c));
         if let Some(wrong) = wrong {
             self.problems
-                .error("bad-label", place, format!("`Label` must not have the character {wrong:?}"))
+                .error(
+                    "bad-label",
+                    place,
+                    format!("`Label` must not have the character {wrong:?}"),
+                )
                 .label("not a label")
                 .help("a label has letters, digits, `-` and `_`");
         } else if label.is_empty() || label.chars().count() > LABEL_CHARS {
             self.problems
-                .error("bad-label", place, format!("`Label` has 1 to {LABEL_CHARS} characters"))
+                .error(
+                    "bad-label",
+                    place,
+                    format!("`Label` has 1 to {LABEL_CHARS} characters"),
+                )
                 .label(format!("this one has {}", label.chars().count()));
         }
         label.to_owned()
@@ -162,7 +200,14 @@ impl Reader {
         const READER: &str = "`ItemReader`";
         let known = ["Resource", "ReaderConfig", "Parameters", "Arguments"];
         self.problems.is_object(place);
-        self.fields_of_language(place, &known, &["Parameters"], &["Arguments"], language, READER);
+        self.fields_of_language(
+            place,
+            &known,
+            &["Parameters"],
+            &["Arguments"],
+            language,
+            READER,
+        );
         let resource = self.problems.required(place, "Resource", READER);
         let resource = resource.and_then(|field| self.problems.string(&field));
         let arguments = match language {
@@ -171,7 +216,9 @@ impl Reader {
         };
         ItemReader {
             resource: resource.unwrap_or_default().to_owned(),
-            config: place.get("ReaderConfig").map(|field| self.reader_config(&field)),
+            config: place
+                .get("ReaderConfig")
+                .map(|field| self.reader_config(&field)),
             arguments: arguments.map(|field| self.problems.template(&field, language)),
         }
     }
@@ -191,12 +238,14 @@ impl Reader {
         self.problems.is_object(place);
         self.problems.known_fields(place, &known, "`ReaderConfig`");
         if let Some(field) = place.get("InputType") {
-            self.problems.word(&field, &["CSV", "JSON", "JSONL", "PARQUET", "MANIFEST"]);
+            self.problems
+                .word(&field, &["CSV", "JSON", "JSONL", "PARQUET", "MANIFEST"]);
         }
         if let Some(field) = place.get("CSVHeaderLocation") {
             let location = self.problems.word(&field, &["FIRST_ROW", "GIVEN"]);
             if location == Some("GIVEN") && !place.has("CSVHeaders") {
-                self.problems.missing(place, "CSVHeaders", "`CSVHeaderLocation: GIVEN`");
+                self.problems
+                    .missing(place, "CSVHeaders", "`CSVHeaderLocation: GIVEN`");
             }
         }
         if let Some(field) = place.get("CSVHeaders") {
@@ -210,8 +259,13 @@ impl Reader {
     fn item_batcher(&mut self, place: &Place<'_>, language: QueryLanguage) -> ItemBatcher {
         const BATCHER: &str = "`ItemBatcher`";
         const PATHS: [&str; 2] = ["MaxItemsPerBatchPath", "MaxInputBytesPerBatchPath"];
-        let known =
-            ["BatchInput", "MaxItemsPerBatch", "MaxInputBytesPerBatch", PATHS[0], PATHS[1]];
+        let known = [
+            "BatchInput",
+            "MaxItemsPerBatch",
+            "MaxInputBytesPerBatch",
+            PATHS[0],
+            PATHS[1],
+        ];
         self.problems.is_object(place);
         self.fields_of_language(place, &known, &PATHS, &[], language, BATCHER);
         ItemBatcher {

@@ -66,12 +66,19 @@ fn parse_as(file_name: &str, text: &str, is_express: bool) -> Result<Parsed, Rep
     };
     if text.len() > limit::DEFINITION_BYTES {
         let span = Span { start: 0, end: 0 };
-        let message =
-            format!("the document has {} bytes, at most {} fit", text.len(), limit::DEFINITION_BYTES);
+        let message = format!(
+            "the document has {} bytes, at most {} fit",
+            text.len(),
+            limit::DEFINITION_BYTES
+        );
         return Err(refuse(&lines, SyntaxError::new(span, message)));
     }
     // A byte order mark says nothing that a text does not say.
-    let offset = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
+    let offset = if text.starts_with('\u{feff}') {
+        '\u{feff}'.len_utf8()
+    } else {
+        0
+    };
     let body = &text[offset..];
     let extension = std::path::Path::new(file_name).extension();
     let is_json = extension.is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
@@ -91,12 +98,7 @@ fn parse_as(file_name: &str, text: &str, is_express: bool) -> Result<Parsed, Rep
     check(file_name, lines, root, is_express)
 }
 
-fn check(
-    file_name: &str,
-    lines: Lines,
-    root: Node,
-    is_express: bool,
-) -> Result<Parsed, Report> {
+fn check(file_name: &str, lines: Lines, root: Node, is_express: bool) -> Result<Parsed, Report> {
     let mut problems = Problems::new(lines);
     duplicate_fields(&mut problems, &Place::root(&root));
     let mut reader = Reader::new(problems);
@@ -130,7 +132,11 @@ fn duplicate_fields(problems: &mut Problems, place: &Place<'_>) {
     for (field, value) in place.fields() {
         if !seen.insert(field.key.as_str()) {
             problems
-                .misplaced("duplicate-field", &value, format!("`{}` is given twice", field.key))
+                .misplaced(
+                    "duplicate-field",
+                    &value,
+                    format!("`{}` is given twice", field.key),
+                )
                 .label("the second one")
                 .help("remove one of them");
         }

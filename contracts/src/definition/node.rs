@@ -43,7 +43,11 @@ pub(super) struct SyntaxError {
 
 impl SyntaxError {
     pub(super) fn new(span: Span, message: impl Into<String>) -> Self {
-        Self { span, message: message.into(), help: None }
+        Self {
+            span,
+            message: message.into(),
+            help: None,
+        }
     }
 
     pub(super) fn with_help(mut self, help: impl Into<String>) -> Self {
@@ -53,12 +57,21 @@ impl SyntaxError {
 
     /// A value stands deeper than [`limit::DEPTH`].
     pub(super) fn too_deep(span: Span) -> Self {
-        Self::new(span, format!("values are nested more than {} levels deep", limit::DEPTH))
+        Self::new(
+            span,
+            format!("values are nested more than {} levels deep", limit::DEPTH),
+        )
     }
 
     /// There are more values than [`limit::DEFINITION_NODES`].
     pub(super) fn too_many(span: Span) -> Self {
-        Self::new(span, format!("the document has more than {} values", limit::DEFINITION_NODES))
+        Self::new(
+            span,
+            format!(
+                "the document has more than {} values",
+                limit::DEFINITION_NODES
+            ),
+        )
     }
 }
 

@@ -58,7 +58,10 @@ impl Parsed {
     /// A pointer that names nothing is shown at the nearest value around it.
     #[must_use]
     pub fn report(&self, findings: impl IntoIterator<Item = Finding>) -> Report {
-        let diagnostics = findings.into_iter().map(|finding| self.diagnostic(finding)).collect();
+        let diagnostics = findings
+            .into_iter()
+            .map(|finding| self.diagnostic(finding))
+            .collect();
         Report::new(&self.file_name, self.lines.text().clone(), diagnostics)
     }
 
@@ -96,17 +99,31 @@ impl Parsed {
     /// Where byte `offset` of a string's value stands in the text; the whole string if the way it is
     /// written does not tell.
     fn inside(&self, span: Span, value: &str, offset: usize) -> Span {
-        let raw = self.lines.text().get(span.start..span.end).unwrap_or_default();
-        let Some(wanted) = value.get(..offset) else { return span };
-        let Some(at) = align(raw, wanted) else { return span };
+        let raw = self
+            .lines
+            .text()
+            .get(span.start..span.end)
+            .unwrap_or_default();
+        let Some(wanted) = value.get(..offset) else {
+            return span;
+        };
+        let Some(at) = align(raw, wanted) else {
+            return span;
+        };
         let width = raw[at..].chars().next().map_or(0, char::len_utf8);
-        Span { start: span.start + at, end: span.start + at + width }
+        Span {
+            start: span.start + at,
+            end: span.start + at + width,
+        }
     }
 }
 
 /// How many bytes of `raw`, a string as JSON or YAML writes it, stand for the value's beginning.
 fn align(raw: &str, value: &str) -> Option<usize> {
-    let quote = raw.chars().next().filter(|first| matches!(first, '"' | '\''));
+    let quote = raw
+        .chars()
+        .next()
+        .filter(|first| matches!(first, '"' | '\''));
     let is_block = raw.starts_with(['|', '>']);
     let mut at = match quote {
         Some(_) => 1,

@@ -19,7 +19,11 @@ pub(super) struct Place<'t> {
 
 impl<'t> Place<'t> {
     pub(super) fn root(node: &'t Node) -> Self {
-        Self { node, pointer: String::new(), key: None }
+        Self {
+            node,
+            pointer: String::new(),
+            key: None,
+        }
     }
 
     /// The value of a field, if this is an object that has it.
@@ -42,7 +46,9 @@ impl<'t> Place<'t> {
 
     /// The items of an array; none of anything else.
     pub(super) fn items(&self) -> Vec<Self> {
-        let Content::Array(items) = &self.node.content else { return Vec::new() };
+        let Content::Array(items) = &self.node.content else {
+            return Vec::new();
+        };
         let item = |(index, node)| Self {
             node,
             pointer: join(&self.pointer, &format!("{index}")),
@@ -97,7 +103,10 @@ pub(super) struct Problems {
 
 impl Problems {
     pub(super) fn new(lines: Lines) -> Self {
-        Self { lines, found: Vec::new() }
+        Self {
+            lines,
+            found: Vec::new(),
+        }
     }
 
     /// The problems so far, the warnings apart from the errors.
@@ -118,7 +127,13 @@ impl Problems {
         message: impl Into<String>,
     ) -> &mut Diagnostic {
         let span = place.value_span();
-        self.add(code, Severity::Error, place.pointer.clone(), span, message.into())
+        self.add(
+            code,
+            Severity::Error,
+            place.pointer.clone(),
+            span,
+            message.into(),
+        )
     }
 
     /// The field at `place` should not stand there.
@@ -129,7 +144,13 @@ impl Problems {
         message: impl Into<String>,
     ) -> &mut Diagnostic {
         let span = place.key_span();
-        self.add(code, Severity::Error, place.pointer.clone(), span, message.into())
+        self.add(
+            code,
+            Severity::Error,
+            place.pointer.clone(),
+            span,
+            message.into(),
+        )
     }
 
     /// The value at `place` is hardly what was meant.
@@ -140,7 +161,13 @@ impl Problems {
         message: impl Into<String>,
     ) -> &mut Diagnostic {
         let span = place.value_span();
-        self.add(code, Severity::Warning, place.pointer.clone(), span, message.into())
+        self.add(
+            code,
+            Severity::Warning,
+            place.pointer.clone(),
+            span,
+            message.into(),
+        )
     }
 
     pub(super) fn add(
@@ -152,14 +179,22 @@ impl Problems {
         message: String,
     ) -> &mut Diagnostic {
         let at = self.found.len();
-        self.found.push(self.lines.diagnostic(code, severity, pointer, span, message));
+        self.found.push(
+            self.lines
+                .diagnostic(code, severity, pointer, span, message),
+        );
         &mut self.found[at]
     }
 
     /// The value has another type than it should have.
     fn wrong_type(&mut self, place: &Place<'_>, expected: &str) {
-        let message = format!("{} must be {expected}, not {}", place.name(), place.node.kind());
-        self.error("wrong-type", place, message).label(format!("this is {}", place.node.kind()));
+        let message = format!(
+            "{} must be {expected}, not {}",
+            place.name(),
+            place.node.kind()
+        );
+        self.error("wrong-type", place, message)
+            .label(format!("this is {}", place.node.kind()));
     }
 
     /// True if the value is an object; says so if it is not.
@@ -183,8 +218,12 @@ impl Problems {
     pub(super) fn filled_array<'t>(&mut self, place: &Place<'t>) -> Vec<Place<'t>> {
         let items = self.array(place);
         if items.is_empty() && matches!(place.node.content, Content::Array(_)) {
-            self.error("empty", place, format!("{} must not be empty", place.name()))
-                .label("needs at least one item");
+            self.error(
+                "empty",
+                place,
+                format!("{} must not be empty", place.name()),
+            )
+            .label("needs at least one item");
         }
         items
     }
@@ -223,8 +262,12 @@ impl Problems {
             u64::MAX => format!("of at least {}", range.start()),
             end => format!("from {} to {end}", range.start()),
         };
-        self.error("out-of-range", place, format!("{} must be a whole number {bounds}", place.name()))
-            .label(format!("{number} is not"));
+        self.error(
+            "out-of-range",
+            place,
+            format!("{} must be a whole number {bounds}", place.name()),
+        )
+        .label(format!("{number} is not"));
         None
     }
 
@@ -241,8 +284,12 @@ impl Problems {
             } else {
                 format!("of at least {}", range.start())
             };
-            self.error("out-of-range", place, format!("{} must be a number {bounds}", place.name()))
-                .label(format!("{number} is not"));
+            self.error(
+                "out-of-range",
+                place,
+                format!("{} must be a number {bounds}", place.name()),
+            )
+            .label(format!("{number} is not"));
         }
         value
     }
@@ -253,7 +300,11 @@ impl Problems {
         if allowed.contains(&text) {
             return Some(text);
         }
-        let message = format!("{} must be {}, not `{text}`", place.name(), choices(allowed));
+        let message = format!(
+            "{} must be {}, not `{text}`",
+            place.name(),
+            choices(allowed)
+        );
         let found = self.error("unknown-value", place, message);
         if let Some(near) = nearest(text, allowed.iter().copied()) {
             found.help(format!("did you mean `{near}`?"));
@@ -265,8 +316,14 @@ impl Problems {
     pub(super) fn missing(&mut self, place: &Place<'_>, name: &str, what: &str) -> &mut Diagnostic {
         let span = place.key_span();
         let message = format!("{what} needs the field `{name}`");
-        self.add("missing-field", Severity::Error, place.pointer.clone(), span, message)
-            .label(format!("has no `{name}`"))
+        self.add(
+            "missing-field",
+            Severity::Error,
+            place.pointer.clone(),
+            span,
+            message,
+        )
+        .label(format!("has no `{name}`"))
     }
 
     /// The value of a field that must be there.
@@ -303,9 +360,13 @@ impl Problems {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("{what} may have {}", listed(known)),
         };
-        self.misplaced("unknown-field", place, format!("{what} has no field `{name}`"))
-            .label("unknown field")
-            .help(help)
+        self.misplaced(
+            "unknown-field",
+            place,
+            format!("{what} has no field `{name}`"),
+        )
+        .label("unknown field")
+        .help(help)
     }
 
     /// At most one of `names` may stand in the object.

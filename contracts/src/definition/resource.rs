@@ -21,7 +21,10 @@ pub(super) struct ResourceError {
 }
 
 fn refuse<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, ResourceError> {
-    Err(ResourceError { message: message.into(), help: help.into() })
+    Err(ResourceError {
+        message: message.into(),
+        help: help.into(),
+    })
 }
 
 /// True for what only the saga extension has.
@@ -33,7 +36,10 @@ pub(super) fn needs_extension(action: &Action) -> bool {
 pub(super) fn waits_for_answer(resource: &Resource) -> Option<&'static str> {
     let is_arn = resource.text.starts_with("arn:");
     match &resource.action {
-        Action::Task { waits_for_token: true, .. } => Some("`.waitForTaskToken`"),
+        Action::Task {
+            waits_for_token: true,
+            ..
+        } => Some("`.waitForTaskToken`"),
         Action::Await { .. } => Some("`.await`"),
         _ if is_arn && resource.text.contains(".sync") => Some("`.sync`"),
         _ if is_arn && resource.text.contains(":activity:") => Some("an activity"),
@@ -58,7 +64,10 @@ pub(super) fn parse(text: &str) -> Result<Resource, ResourceError> {
             return refuse(format!("`{text}` is not a resource"), help);
         }
     };
-    Ok(Resource { text: text.to_owned(), action })
+    Ok(Resource {
+        text: text.to_owned(),
+        action,
+    })
 }
 
 fn task(rest: &str) -> Result<Action, ResourceError> {
@@ -83,24 +92,37 @@ fn task_action(name: &str, waits_for_token: bool) -> Result<Action, ResourceErro
         );
     }
     match TaskName::new(name) {
-        Ok(task) => Ok(Action::Task { task, waits_for_token }),
-        Err(error) => refuse(error.to_string(), "a task is named such as `task:charge-card`"),
+        Ok(task) => Ok(Action::Task {
+            task,
+            waits_for_token,
+        }),
+        Err(error) => refuse(
+            error.to_string(),
+            "a task is named such as `task:charge-card`",
+        ),
     }
 }
 
 fn event(rest: &str) -> Result<Action, ResourceError> {
     if let Some(subject) = rest.strip_suffix(AWAIT) {
         check_subject(subject, true)?;
-        return Ok(Action::Await { subject: subject.to_owned() });
+        return Ok(Action::Await {
+            subject: subject.to_owned(),
+        });
     }
     check_subject(rest, false)?;
-    Ok(Action::Publish { subject: rest.to_owned() })
+    Ok(Action::Publish {
+        subject: rest.to_owned(),
+    })
 }
 
 fn saga(rest: &str) -> Result<Action, ResourceError> {
     match DefinitionName::new(rest) {
         Ok(definition) => Ok(Action::Saga { definition }),
-        Err(error) => refuse(error.to_string(), "name a deployed definition, such as `saga:refund`"),
+        Err(error) => refuse(
+            error.to_string(),
+            "name a deployed definition, such as `saga:refund`",
+        ),
     }
 }
 
@@ -220,7 +242,10 @@ fn unknown_pattern<T>(text: &str, pattern: &str) -> Result<T, ResourceError> {
         Some(near) => format!("did you mean `.{near}`?"),
         None => "a call ends in its action, `.sync`, `.sync:2` or `.waitForTaskToken`".to_owned(),
     };
-    refuse(format!("the ARN `{text}` ends in the unknown pattern `.{pattern}`"), help)
+    refuse(
+        format!("the ARN `{text}` ends in the unknown pattern `.{pattern}`"),
+        help,
+    )
 }
 
 fn optimized_call(text: &str, service: &str, rest: &[&str]) -> Result<Action, ResourceError> {
@@ -230,7 +255,10 @@ fn optimized_call(text: &str, service: &str, rest: &[&str]) -> Result<Action, Re
             || format!("use `task:{service}.ACTION`, or the service's `aws-sdk` call"),
             |near| format!("did you mean `{near}`?"),
         );
-        return refuse(format!("`{service}` is not a service that a Task can call"), help);
+        return refuse(
+            format!("`{service}` is not a service that a Task can call"),
+            help,
+        );
     };
     let call = call(text, rest)?;
     if !integration.actions.contains(&call.action) {
@@ -245,13 +273,23 @@ fn optimized_call(text: &str, service: &str, rest: &[&str]) -> Result<Action, Re
         Pattern::Callback => integration.callbacks,
     };
     if !allowed.contains(&call.action) {
-        let pattern = if call.pattern == Pattern::Job { ".sync" } else { WAIT_FOR_TOKEN };
+        let pattern = if call.pattern == Pattern::Job {
+            ".sync"
+        } else {
+            WAIT_FOR_TOKEN
+        };
         return refuse(
-            format!("`{service}:{}` cannot be called with `{pattern}`", call.action),
+            format!(
+                "`{service}:{}` cannot be called with `{pattern}`",
+                call.action
+            ),
             format!("call it as `arn:aws:states:::{service}:{}`", call.action),
         );
     }
-    task_action(&format!("{service}.{}", call.action), call.pattern == Pattern::Callback)
+    task_action(
+        &format!("{service}.{}", call.action),
+        call.pattern == Pattern::Callback,
+    )
 }
 
 fn unknown_action_help(integration: &Integration, action: &str) -> String {
@@ -275,11 +313,17 @@ fn sdk_call(text: &str, service: &str, rest: &[&str]) -> Result<Action, Resource
     let call = call(text, rest)?;
     if call.pattern == Pattern::Job {
         return refuse(
-            format!("`aws-sdk:{service}:{}` cannot be called with `.sync`", call.action),
+            format!(
+                "`aws-sdk:{service}:{}` cannot be called with `.sync`",
+                call.action
+            ),
             "only optimized integrations have `.sync`",
         );
     }
-    task_action(&format!("{service}.{}", call.action), call.pattern == Pattern::Callback)
+    task_action(
+        &format!("{service}.{}", call.action),
+        call.pattern == Pattern::Callback,
+    )
 }
 
 #[cfg(test)]
@@ -288,7 +332,10 @@ mod tests {
 
     fn task_of(text: &str) -> (String, bool) {
         match parse(text).unwrap().action {
-            Action::Task { task, waits_for_token } => (task.to_string(), waits_for_token),
+            Action::Task {
+                task,
+                waits_for_token,
+            } => (task.to_string(), waits_for_token),
             other => panic!("{text} is {other:?}"),
         }
     }
@@ -299,17 +346,57 @@ mod tests {
             ("task:charge-card", "charge-card", false),
             ("task:charge-card.waitForTaskToken", "charge-card", true),
             ("task:dynamodb.putItem", "dynamodb.putItem", false),
-            ("arn:aws:lambda:us-east-1:111111111111:function:fn", "fn", false),
-            ("arn:aws:lambda:us-east-1:111111111111:function:fn:$LATEST", "fn", false),
-            ("arn:aws-cn:lambda:<region>:<account>:function:fn:7", "fn", false),
-            ("arn:aws:states:us-east-1:111111111111:activity:a1", "a1", false),
+            (
+                "arn:aws:lambda:us-east-1:111111111111:function:fn",
+                "fn",
+                false,
+            ),
+            (
+                "arn:aws:lambda:us-east-1:111111111111:function:fn:$LATEST",
+                "fn",
+                false,
+            ),
+            (
+                "arn:aws-cn:lambda:<region>:<account>:function:fn:7",
+                "fn",
+                false,
+            ),
+            (
+                "arn:aws:states:us-east-1:111111111111:activity:a1",
+                "a1",
+                false,
+            ),
             ("arn:aws:states:::sqs:sendMessage", "sqs.sendMessage", false),
-            ("arn:aws:states:::sqs:sendMessage.waitForTaskToken", "sqs.sendMessage", true),
-            ("arn:aws:states:::states:startExecution.sync", "states.startExecution", false),
-            ("arn:aws:states:::states:startExecution.sync:2", "states.startExecution", false),
-            ("arn:aws:states:::aws-sdk:dynamodb:putItem", "dynamodb.putItem", false),
-            ("arn:aws:states:::aws-sdk:s3:listBuckets.waitForTaskToken", "s3.listBuckets", true),
-            ("arn:<partition>:states:<region>::lambda:invoke", "lambda.invoke", false),
+            (
+                "arn:aws:states:::sqs:sendMessage.waitForTaskToken",
+                "sqs.sendMessage",
+                true,
+            ),
+            (
+                "arn:aws:states:::states:startExecution.sync",
+                "states.startExecution",
+                false,
+            ),
+            (
+                "arn:aws:states:::states:startExecution.sync:2",
+                "states.startExecution",
+                false,
+            ),
+            (
+                "arn:aws:states:::aws-sdk:dynamodb:putItem",
+                "dynamodb.putItem",
+                false,
+            ),
+            (
+                "arn:aws:states:::aws-sdk:s3:listBuckets.waitForTaskToken",
+                "s3.listBuckets",
+                true,
+            ),
+            (
+                "arn:<partition>:states:<region>::lambda:invoke",
+                "lambda.invoke",
+                false,
+            ),
         ] {
             assert_eq!(task_of(text), (name.to_owned(), waits), "{text}");
             assert_eq!(parse(text).unwrap().text, text);
@@ -319,11 +406,23 @@ mod tests {
     #[test]
     fn events_and_sagas_are_told_apart() {
         let action = |text: &str| parse(text).unwrap().action;
-        assert_eq!(action("event:a.b"), Action::Publish { subject: "a.b".into() });
-        assert_eq!(action("event:a.*.await"), Action::Await { subject: "a.*".into() });
+        assert_eq!(
+            action("event:a.b"),
+            Action::Publish {
+                subject: "a.b".into()
+            }
+        );
+        assert_eq!(
+            action("event:a.*.await"),
+            Action::Await {
+                subject: "a.*".into()
+            }
+        );
         assert_eq!(
             action("saga:refund"),
-            Action::Saga { definition: DefinitionName::new("refund").unwrap() }
+            Action::Saga {
+                definition: DefinitionName::new("refund").unwrap()
+            }
         );
     }
 
@@ -351,12 +450,21 @@ mod tests {
             ("arn:aws:states:::dynamodb:getItm", "dynamodb:getItem"),
             ("arn:aws:states:::sqss:sendMessage", "`sqs`"),
             ("arn:aws:states:::sqs:sendMessage.sync", "sqs:sendMessage"),
-            ("arn:aws:states:::glue:startJobRun.waitForTaskToken", "glue:startJobRun"),
-            ("arn:aws:states:::sqs:sendMessage.waitForTaskTokn", "`.waitForTaskToken`"),
+            (
+                "arn:aws:states:::glue:startJobRun.waitForTaskToken",
+                "glue:startJobRun",
+            ),
+            (
+                "arn:aws:states:::sqs:sendMessage.waitForTaskTokn",
+                "`.waitForTaskToken`",
+            ),
             ("arn:aws:states:::sqs", "SERVICE:ACTION"),
             ("arn:aws:states:::aws-sdk:s3:getObject.sync", "optimized"),
             ("arn:aws:s3:::bucket", "Lambda"),
-            ("arn:aws:lambda:us-east-1:111111111111:function:", "task:charge-card"),
+            (
+                "arn:aws:lambda:us-east-1:111111111111:function:",
+                "task:charge-card",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.help.contains(help), "{text}: {error:?}");

@@ -45,7 +45,10 @@ const RESERVED: [&str; 16] = [
 impl Reader {
     /// `Retry` and `Catch` of a state.
     pub(super) fn error_rules(&mut self, state: &Place<'_>, language: QueryLanguage) -> ErrorRules {
-        ErrorRules { retry: self.retry(state), catch: self.catch(state, language) }
+        ErrorRules {
+            retry: self.retry(state),
+            catch: self.catch(state, language),
+        }
     }
 
     /// `Retry`.
@@ -55,7 +58,9 @@ impl Reader {
         };
         let last = rules.len().saturating_sub(1);
         let rules = rules.iter().enumerate();
-        rules.map(|(index, rule)| self.retrier(rule, index == last)).collect()
+        rules
+            .map(|(index, rule)| self.retrier(rule, index == last))
+            .collect()
     }
 
     fn retrier(&mut self, rule: &Place<'_>, is_last: bool) -> Retrier {
@@ -65,7 +70,8 @@ impl Reader {
         self.comment(rule);
         let error_equals = self.error_equals(rule, is_object, is_last, WHAT);
         let mut integer = |name: &str, range| {
-            rule.get(name).and_then(|place| self.problems.integer(&place, range))
+            rule.get(name)
+                .and_then(|place| self.problems.integer(&place, range))
         };
         let interval_seconds = integer("IntervalSeconds", 1..=MOST_SECONDS).unwrap_or(1);
         let max_attempts = integer("MaxAttempts", 0..=MOST_SECONDS).unwrap_or(3);
@@ -101,18 +107,29 @@ impl Reader {
         };
         let last = rules.len().saturating_sub(1);
         let rules = rules.iter().enumerate();
-        rules.map(|(index, rule)| self.catcher(rule, index == last, language)).collect()
+        rules
+            .map(|(index, rule)| self.catcher(rule, index == last, language))
+            .collect()
     }
 
     fn catcher(&mut self, rule: &Place<'_>, is_last: bool, language: QueryLanguage) -> Catcher {
         const WHAT: &str = "a rule of `Catch`";
         let is_object = self.problems.is_object(rule);
-        let fields = ["ErrorEquals", "Next", "Assign", "Comment", "ResultPath", "Output"];
+        let fields = [
+            "ErrorEquals",
+            "Next",
+            "Assign",
+            "Comment",
+            "ResultPath",
+            "Output",
+        ];
         self.fields_of_language(rule, &fields, &["ResultPath"], &["Output"], language, WHAT);
         self.comment(rule);
         let error_equals = self.error_equals(rule, is_object, is_last, WHAT);
         let next = self.next(rule, is_object, WHAT);
-        let output = rule.get("Output").map(|place| self.problems.template(&place, language));
+        let output = rule
+            .get("Output")
+            .map(|place| self.problems.template(&place, language));
         Catcher {
             error_equals,
             next,
@@ -143,19 +160,29 @@ impl Reader {
         for (item, name) in items.iter().zip(&names) {
             if name == error_name::ALL && names.len() > 1 {
                 self.problems
-                    .error("all-not-alone", item, "`States.ALL` must stand alone in `ErrorEquals`")
+                    .error(
+                        "all-not-alone",
+                        item,
+                        "`States.ALL` must stand alone in `ErrorEquals`",
+                    )
                     .label("matches every error")
                     .help("remove the other names, or give it a last rule of its own");
             } else if name == error_name::ALL && !is_last {
                 self.problems
-                    .error("all-not-last", item, "`States.ALL` must stand in the last rule")
+                    .error(
+                        "all-not-last",
+                        item,
+                        "`States.ALL` must stand in the last rule",
+                    )
                     .label("the rules after this one are never asked")
                     .help("move this rule to the end");
             } else if name.starts_with("States.") && !RESERVED.contains(&name.as_str()) {
                 let near = nearest(name, RESERVED);
-                let warning = self
-                    .problems
-                    .warning("unknown-error-name", item, format!("no error is called `{name}`"));
+                let warning = self.problems.warning(
+                    "unknown-error-name",
+                    item,
+                    format!("no error is called `{name}`"),
+                );
                 warning.label("matches nothing that the language defines");
                 if let Some(near) = near {
                     warning.help(format!("did you mean `{near}`?"));

@@ -20,7 +20,12 @@ const NONE: &[&str] = &[];
 
 macro_rules! integration {
     ($service:literal, $actions:expr, $jobs:expr, $callbacks:expr) => {
-        Integration { service: $service, actions: &$actions, jobs: &$jobs, callbacks: &$callbacks }
+        Integration {
+            service: $service,
+            actions: &$actions,
+            jobs: &$jobs,
+            callbacks: &$callbacks,
+        }
     };
 }
 
@@ -29,7 +34,12 @@ pub(super) const INTEGRATIONS: &[Integration] = &[
     integration!("apigateway", ["invoke"], NONE, ["invoke"]),
     integration!(
         "athena",
-        ["startQueryExecution", "stopQueryExecution", "getQueryExecution", "getQueryResults"],
+        [
+            "startQueryExecution",
+            "stopQueryExecution",
+            "getQueryExecution",
+            "getQueryResults"
+        ],
         ["startQueryExecution"],
         NONE
     ),
@@ -56,7 +66,12 @@ pub(super) const INTEGRATIONS: &[Integration] = &[
         NONE
     ),
     integration!("databrew", ["startJobRun"], ["startJobRun"], NONE),
-    integration!("dynamodb", ["getItem", "putItem", "deleteItem", "updateItem"], NONE, NONE),
+    integration!(
+        "dynamodb",
+        ["getItem", "putItem", "deleteItem", "updateItem"],
+        NONE,
+        NONE
+    ),
     integration!("ecs", ["runTask"], ["runTask"], ["runTask"]),
     integration!(
         "eks",
@@ -97,7 +112,11 @@ pub(super) const INTEGRATIONS: &[Integration] = &[
     ),
     integration!(
         "emr-containers",
-        ["createVirtualCluster", "deleteVirtualCluster", "startJobRun"],
+        [
+            "createVirtualCluster",
+            "deleteVirtualCluster",
+            "startJobRun"
+        ],
         ["deleteVirtualCluster", "startJobRun"],
         NONE
     ),
@@ -150,5 +169,10 @@ pub(super) const INTEGRATIONS: &[Integration] = &[
     ),
     integration!("sns", ["publish"], NONE, ["publish"]),
     integration!("sqs", ["sendMessage"], NONE, ["sendMessage"]),
-    integration!("states", ["startExecution"], ["startExecution"], ["startExecution"]),
+    integration!(
+        "states",
+        ["startExecution"],
+        ["startExecution"],
+        ["startExecution"]
+    ),
 ];

@@ -9,8 +9,17 @@ use super::{
 };
 
 /// The types of states.
-const TYPES: [&str; 9] =
-    ["Task", "Pass", "Choice", "Wait", "Succeed", "Fail", "Parallel", "Map", "Compensate"];
+const TYPES: [&str; 9] = [
+    "Task",
+    "Pass",
+    "Choice",
+    "Wait",
+    "Succeed",
+    "Fail",
+    "Parallel",
+    "Map",
+    "Compensate",
+];
 
 /// What a type of state may have, besides `Type`, `Comment` and `QueryLanguage`.
 struct Fields {
@@ -27,12 +36,24 @@ fn fields(kind: &str) -> Option<Fields> {
         "Task" => (
             "a Task state",
             &[
-                "Next", "End", "Assign", "Retry", "Catch", "Resource", "TimeoutSeconds",
-                "HeartbeatSeconds", "Credentials",
+                "Next",
+                "End",
+                "Assign",
+                "Retry",
+                "Catch",
+                "Resource",
+                "TimeoutSeconds",
+                "HeartbeatSeconds",
+                "Credentials",
             ],
             &[
-                "InputPath", "OutputPath", "ResultPath", "Parameters", "ResultSelector",
-                "TimeoutSecondsPath", "HeartbeatSecondsPath",
+                "InputPath",
+                "OutputPath",
+                "ResultPath",
+                "Parameters",
+                "ResultSelector",
+                "TimeoutSecondsPath",
+                "HeartbeatSecondsPath",
             ],
             &["Arguments", "Output"],
             &["Compensate", "Pivot", "Key"],
@@ -40,7 +61,13 @@ fn fields(kind: &str) -> Option<Fields> {
         "Pass" => (
             "a Pass state",
             &["Next", "End", "Assign"],
-            &["InputPath", "OutputPath", "ResultPath", "Parameters", "Result"],
+            &[
+                "InputPath",
+                "OutputPath",
+                "ResultPath",
+                "Parameters",
+                "Result",
+            ],
             &["Output"],
             &[],
         ),
@@ -58,35 +85,82 @@ fn fields(kind: &str) -> Option<Fields> {
             &["Output"],
             &[],
         ),
-        "Succeed" => ("a Succeed state", &[], &["InputPath", "OutputPath"], &["Output"], &[]),
-        "Fail" => ("a Fail state", &["Error", "Cause"], &["ErrorPath", "CausePath"], &[], &[]),
+        "Succeed" => (
+            "a Succeed state",
+            &[],
+            &["InputPath", "OutputPath"],
+            &["Output"],
+            &[],
+        ),
+        "Fail" => (
+            "a Fail state",
+            &["Error", "Cause"],
+            &["ErrorPath", "CausePath"],
+            &[],
+            &[],
+        ),
         "Parallel" => (
             "a Parallel state",
             &["Next", "End", "Assign", "Retry", "Catch", "Branches"],
-            &["InputPath", "OutputPath", "ResultPath", "Parameters", "ResultSelector"],
+            &[
+                "InputPath",
+                "OutputPath",
+                "ResultPath",
+                "Parameters",
+                "ResultSelector",
+            ],
             &["Arguments", "Output"],
             &[],
         ),
         "Map" => (
             "a Map state",
             &[
-                "Next", "End", "Assign", "Retry", "Catch", "ItemProcessor", "Iterator",
-                "ItemReader", "ItemSelector", "ItemBatcher", "ResultWriter", "MaxConcurrency",
-                "ToleratedFailureCount", "ToleratedFailurePercentage", "Label",
+                "Next",
+                "End",
+                "Assign",
+                "Retry",
+                "Catch",
+                "ItemProcessor",
+                "Iterator",
+                "ItemReader",
+                "ItemSelector",
+                "ItemBatcher",
+                "ResultWriter",
+                "MaxConcurrency",
+                "ToleratedFailureCount",
+                "ToleratedFailurePercentage",
+                "Label",
             ],
             &[
-                "InputPath", "OutputPath", "ResultPath", "ResultSelector", "Parameters", "ItemsPath",
-                "MaxConcurrencyPath", "ToleratedFailureCountPath", "ToleratedFailurePercentagePath",
+                "InputPath",
+                "OutputPath",
+                "ResultPath",
+                "ResultSelector",
+                "Parameters",
+                "ItemsPath",
+                "MaxConcurrencyPath",
+                "ToleratedFailureCountPath",
+                "ToleratedFailurePercentagePath",
             ],
             &["Items", "Output"],
             &[],
         ),
-        "Compensate" => {
-            ("a Compensate state", &["Next", "End", "Assign"], &[], &["Output"], &[])
-        }
+        "Compensate" => (
+            "a Compensate state",
+            &["Next", "End", "Assign"],
+            &[],
+            &["Output"],
+            &[],
+        ),
         _ => return None,
     };
-    Some(Fields { what, both, of_path, of_jsonata, of_saga })
+    Some(Fields {
+        what,
+        both,
+        of_path,
+        of_jsonata,
+        of_saga,
+    })
 }
 
 impl Reader {
@@ -103,14 +177,22 @@ impl Reader {
         self.comment(place);
         let query_language = self.query_language(place, around, false);
         let Some(kind) = place.get("Type") else {
-            self.problems.missing(place, "Type", "a state").help(format!("give it one of {}", choices(&TYPES)));
+            self.problems
+                .missing(place, "Type", "a state")
+                .help(format!("give it one of {}", choices(&TYPES)));
             return nothing(query_language);
         };
-        let Some(kind_name) = self.problems.string(&kind) else { return nothing(query_language) };
+        let Some(kind_name) = self.problems.string(&kind) else {
+            return nothing(query_language);
+        };
         let Some(fields) = fields(kind_name) else {
             let found = self
                 .problems
-                .error("unknown-type", &kind, format!("there is no type of state called `{kind_name}`"))
+                .error(
+                    "unknown-type",
+                    &kind,
+                    format!("there is no type of state called `{kind_name}`"),
+                )
                 .label("unknown type");
             match nearest(kind_name, TYPES) {
                 Some(near) => found.help(format!("did you mean `{near}`?")),
@@ -124,13 +206,28 @@ impl Reader {
         self.state_fields(place, &fields, query_language);
         let data = self.data_flow(place, kind_name, query_language);
         let kind = self.kind(place, kind_name, fields.what, query_language);
-        State { query_language, data, kind }
+        State {
+            query_language,
+            data,
+            kind,
+        }
     }
 
     fn state_fields(&mut self, place: &Place<'_>, fields: &Fields, language: QueryLanguage) {
-        let Fields { what, both, of_path, of_jsonata, of_saga } = fields;
+        let Fields {
+            what,
+            both,
+            of_path,
+            of_jsonata,
+            of_saga,
+        } = fields;
         let mut known = vec!["Type", "Comment", "QueryLanguage"];
-        known.extend(both.iter().chain(*of_path).chain(*of_jsonata).chain(*of_saga));
+        known.extend(
+            both.iter()
+                .chain(*of_path)
+                .chain(*of_jsonata)
+                .chain(*of_saga),
+        );
         self.fields_of_language(place, &known, of_path, of_jsonata, language, what);
         for name in *of_saga {
             if let Some(field) = place.get(name) {
@@ -174,7 +271,9 @@ impl Reader {
             },
             "Choice" => StateKind::Choice {
                 choices: self.choices(place, language),
-                default: place.get("Default").map(|place| self.state_reference(&place)),
+                default: place
+                    .get("Default")
+                    .map(|place| self.state_reference(&place)),
             },
             "Wait" => StateKind::Wait {
                 until: self.wait_until(place, language),
@@ -193,19 +292,29 @@ impl Reader {
                 let branches = branches.map(|place| self.problems.filled_array(&place));
                 let branches = branches.unwrap_or_default();
                 StateKind::Parallel {
-                    branches: branches.iter().map(|branch| self.branch(branch, language)).collect(),
+                    branches: branches
+                        .iter()
+                        .map(|branch| self.branch(branch, language))
+                        .collect(),
                     rules: self.error_rules(place, language),
                     transition: self.transition(place, what),
                 }
             }
             "Map" => StateKind::Map(Box::new(self.map(place, language))),
-            "Compensate" => StateKind::Compensate { transition: self.transition(place, what) },
+            "Compensate" => StateKind::Compensate {
+                transition: self.transition(place, what),
+            },
             _ => StateKind::Succeed,
         }
     }
 
     /// A text under `name`, or a path under `name` with `Path` behind it.
-    fn text_or_path(&mut self, place: &Place<'_>, name: &str, language: QueryLanguage) -> Option<Text> {
+    fn text_or_path(
+        &mut self,
+        place: &Place<'_>,
+        name: &str,
+        language: QueryLanguage,
+    ) -> Option<Text> {
         if let Some(field) = place.get(name) {
             return Some(self.problems.text(&field, language));
         }
@@ -221,7 +330,11 @@ impl Reader {
         };
         self.exactly_one(place, names, WHAT);
         if let Some(seconds) = place.get("Seconds") {
-            return WaitUntil::Seconds(self.problems.quantity(&seconds, language, 0..=MOST_SECONDS));
+            return WaitUntil::Seconds(self.problems.quantity(
+                &seconds,
+                language,
+                0..=MOST_SECONDS,
+            ));
         }
         if let Some(path) = place.get("SecondsPath") {
             return WaitUntil::Seconds(super::model::Quantity::Path(
@@ -244,5 +357,4 @@ impl Reader {
         }
         WaitUntil::Seconds(super::model::Quantity::Literal(0.0))
     }
-
 }

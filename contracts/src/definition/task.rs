@@ -2,7 +2,7 @@
 
 use super::{
     machine::Reader,
-    model::{Action, Compensation, QueryLanguage, Quantity, Resource, Task},
+    model::{Action, Compensation, Quantity, QueryLanguage, Resource, Task},
     node::Content,
     place::Place,
     resource,
@@ -20,8 +20,10 @@ impl Reader {
             Some(field) => self.resource(&field),
             None => placeholder(),
         };
-        self.problems.at_most_one(place, &["TimeoutSeconds", "TimeoutSecondsPath"]);
-        self.problems.at_most_one(place, &["HeartbeatSeconds", "HeartbeatSecondsPath"]);
+        self.problems
+            .at_most_one(place, &["TimeoutSeconds", "TimeoutSecondsPath"]);
+        self.problems
+            .at_most_one(place, &["HeartbeatSeconds", "HeartbeatSecondsPath"]);
         let timeout = self.seconds(place, "TimeoutSeconds", language);
         let heartbeat = self.seconds(place, "HeartbeatSeconds", language);
         if let (Some(Quantity::Literal(timeout)), Some(Quantity::Literal(heartbeat))) =
@@ -30,34 +32,54 @@ impl Reader {
             && let Some(field) = place.get("HeartbeatSeconds")
         {
             self.problems
-                .error("out-of-range", &field, "`HeartbeatSeconds` must be less than `TimeoutSeconds`")
+                .error(
+                    "out-of-range",
+                    &field,
+                    "`HeartbeatSeconds` must be less than `TimeoutSeconds`",
+                )
                 .label(format!("the step times out after {timeout} s"));
         }
-        let credentials = place.get("Credentials").map(|field| self.credentials(&field, language));
+        let credentials = place
+            .get("Credentials")
+            .map(|field| self.credentials(&field, language));
         Task {
             timeout,
             heartbeat,
             credentials,
             rules: self.error_rules(place, language),
-            compensate: place.get("Compensate").map(|field| self.compensation(&field, language)),
-            pivot: place.get("Pivot").is_some_and(|field| self.problems.boolean(&field)),
-            key: place.get("Key").and_then(|field| self.key(&field, &resource)),
+            compensate: place
+                .get("Compensate")
+                .map(|field| self.compensation(&field, language)),
+            pivot: place
+                .get("Pivot")
+                .is_some_and(|field| self.problems.boolean(&field)),
+            key: place
+                .get("Key")
+                .and_then(|field| self.key(&field, &resource)),
             transition: self.transition(place, WHAT),
             resource,
         }
     }
 
     fn resource(&mut self, field: &Place<'_>) -> Resource {
-        let Some(text) = self.problems.string(field) else { return placeholder() };
+        let Some(text) = self.problems.string(field) else {
+            return placeholder();
+        };
         match resource::parse(text) {
             Ok(resource) => {
                 if resource::needs_extension(&resource.action) {
                     let scheme = text.split(':').next().unwrap_or_default();
                     self.is_extended(field, &format!("{scheme}:"));
                 }
-                if let Some(what) = resource::waits_for_answer(&resource).filter(|_| self.is_express) {
+                if let Some(what) =
+                    resource::waits_for_answer(&resource).filter(|_| self.is_express)
+                {
                     self.problems
-                        .error("express", field, format!("an Express workflow cannot use {what}"))
+                        .error(
+                            "express",
+                            field,
+                            format!("an Express workflow cannot use {what}"),
+                        )
                         .label("waits for an answer")
                         .help("use the execution type STANDARD");
                 }
@@ -74,7 +96,12 @@ impl Reader {
     }
 
     /// A number of seconds under `name`, or a path under `name` with `Path` behind it.
-    fn seconds(&mut self, place: &Place<'_>, name: &str, language: QueryLanguage) -> Option<Quantity> {
+    fn seconds(
+        &mut self,
+        place: &Place<'_>,
+        name: &str,
+        language: QueryLanguage,
+    ) -> Option<Quantity> {
         if let Some(field) = place.get(name) {
             return Some(self.problems.quantity(&field, language, 1..=MOST_SECONDS));
         }
@@ -106,7 +133,11 @@ impl Reader {
     fn key(&mut self, field: &Place<'_>, resource: &Resource) -> Option<String> {
         if !matches!(resource.action, Action::Await { .. } | Action::Saga { .. }) {
             self.problems
-                .misplaced("misplaced-field", field, "`Key` is for `event:SUBJECT.await` and `saga:NAME`")
+                .misplaced(
+                    "misplaced-field",
+                    field,
+                    "`Key` is for `event:SUBJECT.await` and `saga:NAME`",
+                )
                 .label("this resource has no key");
             return None;
         }
@@ -115,9 +146,23 @@ impl Reader {
 
     /// `Compensate`: how to undo the step.
     fn compensation(&mut self, field: &Place<'_>, language: QueryLanguage) -> Compensation {
-        let known = ["Resource", "Arguments", "Parameters", "TimeoutSeconds", "Retry", "Comment"];
+        let known = [
+            "Resource",
+            "Arguments",
+            "Parameters",
+            "TimeoutSeconds",
+            "Retry",
+            "Comment",
+        ];
         self.problems.is_object(field);
-        self.fields_of_language(field, &known, &["Parameters"], &["Arguments"], language, COMPENSATE);
+        self.fields_of_language(
+            field,
+            &known,
+            &["Parameters"],
+            &["Arguments"],
+            language,
+            COMPENSATE,
+        );
         self.comment(field);
         let resource = match self.problems.required(field, "Resource", COMPENSATE) {
             Some(place) => {
@@ -132,10 +177,19 @@ impl Reader {
             QueryLanguage::JsonPath => field.get("Parameters"),
         };
         let retry = self.retry(field);
-        for (rule, place) in retry.iter().zip(field.get("Retry").iter().flat_map(Place::items)) {
-            if rule.error_equals.iter().any(|name| name == error_name::ALL) && rule.max_attempts == 0 {
+        for (rule, place) in retry
+            .iter()
+            .zip(field.get("Retry").iter().flat_map(Place::items))
+        {
+            if rule.error_equals.iter().any(|name| name == error_name::ALL)
+                && rule.max_attempts == 0
+            {
                 self.problems
-                    .warning("no-second-try", &place, "an undo that is not tried again needs a person at its first failure")
+                    .warning(
+                        "no-second-try",
+                        &place,
+                        "an undo that is not tried again needs a person at its first failure",
+                    )
                     .label("gives up at once");
             }
         }
@@ -151,7 +205,10 @@ impl Reader {
 
     fn may_undo(&mut self, place: &Place<'_>, action: &Action) {
         let (what, label) = match action {
-            Action::Task { waits_for_token: true, .. } => ("wait for a token", "waits for a token"),
+            Action::Task {
+                waits_for_token: true,
+                ..
+            } => ("wait for a token", "waits for a token"),
             Action::Await { .. } => ("wait for an event", "waits for an event"),
             _ => return,
         };
@@ -166,5 +223,11 @@ impl Reader {
 fn placeholder() -> Resource {
     #[expect(clippy::expect_used, reason = "a constant that is a name")]
     let task = TaskName::new("unreadable").expect("a valid name");
-    Resource { text: String::new(), action: Action::Task { task, waits_for_token: false } }
+    Resource {
+        text: String::new(),
+        action: Action::Task {
+            task,
+            waits_for_token: false,
+        },
+    }
 }

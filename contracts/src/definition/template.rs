@@ -4,7 +4,7 @@
 //! of `{% %}`, the `$` of a path, the names of variables. The coordinator compiles the rest.
 
 use super::{
-    model::{PathField, QueryLanguage, Quantity, Text},
+    model::{PathField, Quantity, QueryLanguage, Text},
     node::Content,
     place::{Place, Problems},
 };
@@ -46,8 +46,12 @@ impl Problems {
     fn jsonata<'t>(&mut self, place: &Place<'_>, text: &'t str) -> Option<&'t str> {
         match braces(text) {
             Braces::Expression("") => {
-                self.error("jsonata-braces", place, "there is no expression between `{%` and `%}`")
-                    .label("empty");
+                self.error(
+                    "jsonata-braces",
+                    place,
+                    "there is no expression between `{%` and `%}`",
+                )
+                .label("empty");
                 Some("")
             }
             Braces::Expression(source) => Some(source),
@@ -63,9 +67,13 @@ impl Problems {
             }
             Braces::Text => {
                 if text.contains("{%") {
-                    self.warning("jsonata-braces", place, "`{%` inside a text is taken as it stands")
-                        .label("no expression")
-                        .help("write the whole string as an expression: \"{% 'text ' & $x %}\"");
+                    self.warning(
+                        "jsonata-braces",
+                        place,
+                        "`{%` inside a text is taken as it stands",
+                    )
+                    .label("no expression")
+                    .help("write the whole string as an expression: \"{% 'text ' & $x %}\"");
                 }
                 None
             }
@@ -80,9 +88,13 @@ impl Problems {
             Some(source) => return Some(source.to_owned()),
             None if self.count() > before => {}
             None => {
-                self.error("not-an-expression", place, format!("{} must be JSONata", place.name()))
-                    .label("a plain text")
-                    .help("write it as \"{% expression %}\"");
+                self.error(
+                    "not-an-expression",
+                    place,
+                    format!("{} must be JSONata", place.name()),
+                )
+                .label("a plain text")
+                .help("write it as \"{% expression %}\"");
             }
         }
         None
@@ -99,8 +111,8 @@ impl Problems {
 
     /// A template that must be an object, or in JSONata mode an expression for one.
     pub(super) fn object_template(&mut self, place: &Place<'_>, language: QueryLanguage) -> Value {
-        let is_expression = language == QueryLanguage::Jsonata
-            && matches!(place.node.content, Content::String(_));
+        let is_expression =
+            language == QueryLanguage::Jsonata && matches!(place.node.content, Content::String(_));
         if is_expression {
             let _ = self.expression(place);
             return place.node.to_json();
@@ -120,7 +132,10 @@ impl Problems {
                 self.warning(
                     "path-in-jsonata",
                     &value,
-                    format!("`{}` is a plain name in JSONata mode, not a path", field.key),
+                    format!(
+                        "`{}` is a plain name in JSONata mode, not a path",
+                        field.key
+                    ),
                 )
                 .label("taken as it stands")
                 .help(format!(
@@ -143,7 +158,10 @@ impl Problems {
                 self.misplaced(
                     "duplicate-field",
                     &value,
-                    format!("`{}` is given twice, with and without `.$`", computed.unwrap_or(&field.key)),
+                    format!(
+                        "`{}` is given twice, with and without `.$`",
+                        computed.unwrap_or(&field.key)
+                    ),
                 );
             }
             if computed.is_some() {
@@ -158,34 +176,54 @@ impl Problems {
         if let Content::String(text) = &place.node.content
             && matches!(braces(text), Braces::Expression(_))
         {
-            self.warning("jsonata-in-path", place, "in JSONPath mode this is a plain text")
-                .label("taken as it stands")
-                .help("set `QueryLanguage: JSONata` on the state or on the document");
+            self.warning(
+                "jsonata-in-path",
+                place,
+                "in JSONPath mode this is a plain text",
+            )
+            .label("taken as it stands")
+            .help("set `QueryLanguage: JSONata` on the state or on the document");
         }
     }
 
     /// A path or a call of an intrinsic function.
     pub(super) fn path_or_intrinsic(&mut self, place: &Place<'_>) -> String {
-        let Some(text) = self.string(place) else { return String::new() };
+        let Some(text) = self.string(place) else {
+            return String::new();
+        };
         if !(text.starts_with('$') || is_intrinsic(text)) {
             self.error(
                 "not-a-path",
                 place,
-                format!("{} must be a path or a call of an intrinsic function", place.name()),
+                format!(
+                    "{} must be a path or a call of an intrinsic function",
+                    place.name()
+                ),
             )
             .label("neither of both")
-            .help("a path begins with `$`, such as `$.order.id`; a call is such as `States.UUID()`");
+            .help(
+                "a path begins with `$`, such as `$.order.id`; a call is such as `States.UUID()`",
+            );
         }
         text.to_owned()
     }
 
     /// A path.
     pub(super) fn path(&mut self, place: &Place<'_>) -> String {
-        let Some(text) = self.string(place) else { return String::new() };
+        let Some(text) = self.string(place) else {
+            return String::new();
+        };
         if !text.starts_with('$') {
-            self.error("not-a-path", place, format!("{} must be a path", place.name()))
-                .label("not a path")
-                .help(format!("a path begins with `$`, such as `$.{}`", text.trim_matches('.')));
+            self.error(
+                "not-a-path",
+                place,
+                format!("{} must be a path", place.name()),
+            )
+            .label("not a path")
+            .help(format!(
+                "a path begins with `$`, such as `$.{}`",
+                text.trim_matches('.')
+            ));
         }
         text.to_owned()
     }
@@ -223,11 +261,16 @@ impl Problems {
             Some(place) if place.node.content == Content::Null => PathField::Null,
             Some(place) => {
                 let path = self.reference_path(&place, false);
-                let begins_at_input = path == "$" || path.starts_with("$.") || path.starts_with("$[");
+                let begins_at_input =
+                    path == "$" || path.starts_with("$.") || path.starts_with("$[");
                 if path.starts_with('$') && !path.starts_with("$$") && !begins_at_input {
-                    self.error("not-a-reference-path", &place, "`ResultPath` must lead into the input")
-                        .label("leads into a variable")
-                        .help("use `Assign` to set a variable");
+                    self.error(
+                        "not-a-reference-path",
+                        &place,
+                        "`ResultPath` must lead into the input",
+                    )
+                    .label("leads into a variable")
+                    .help("use `Assign` to set a variable");
                 }
                 PathField::Path(path)
             }
@@ -241,24 +284,30 @@ impl Problems {
         language: QueryLanguage,
         range: RangeInclusive<u64>,
     ) -> Quantity {
-        self.expression_quantity(place, language).unwrap_or_else(|| {
-            // Definitions count far below the 2^53 that a double tells apart.
-            #[expect(clippy::cast_precision_loss, reason = "see above")]
-            let value = self.integer(place, range).unwrap_or_default() as f64;
-            Quantity::Literal(value)
-        })
+        self.expression_quantity(place, language)
+            .unwrap_or_else(|| {
+                // Definitions count far below the 2^53 that a double tells apart.
+                #[expect(clippy::cast_precision_loss, reason = "see above")]
+                let value = self.integer(place, range).unwrap_or_default() as f64;
+                Quantity::Literal(value)
+            })
     }
 
     /// A percentage: written out, or an expression in JSONata mode.
     pub(super) fn percentage(&mut self, place: &Place<'_>, language: QueryLanguage) -> Quantity {
-        self.expression_quantity(place, language).unwrap_or_else(|| {
-            Quantity::Literal(self.number(place, 0.0..=100.0).unwrap_or_default())
-        })
+        self.expression_quantity(place, language)
+            .unwrap_or_else(|| {
+                Quantity::Literal(self.number(place, 0.0..=100.0).unwrap_or_default())
+            })
     }
 
-    fn expression_quantity(&mut self, place: &Place<'_>, language: QueryLanguage) -> Option<Quantity> {
-        let is_expression = language == QueryLanguage::Jsonata
-            && matches!(place.node.content, Content::String(_));
+    fn expression_quantity(
+        &mut self,
+        place: &Place<'_>,
+        language: QueryLanguage,
+    ) -> Option<Quantity> {
+        let is_expression =
+            language == QueryLanguage::Jsonata && matches!(place.node.content, Content::String(_));
         is_expression.then(|| Quantity::Expression(self.expression(place).unwrap_or_default()))
     }
 
@@ -285,11 +334,19 @@ impl Problems {
         for (field, value) in place.fields() {
             let name = variable_name(&field.key, language);
             if name == "states" {
-                self.misplaced("reserved-variable", &value, "`states` is a reserved variable")
-                    .help("give the variable another name");
+                self.misplaced(
+                    "reserved-variable",
+                    &value,
+                    "`states` is a reserved variable",
+                )
+                .help("give the variable another name");
             } else if !is_variable_name(name) {
-                self.misplaced("variable-name", &value, format!("`{name}` is not the name of a variable"))
-                    .help("a name begins with a letter and has letters, digits and `_`, at most 80");
+                self.misplaced(
+                    "variable-name",
+                    &value,
+                    format!("`{name}` is not the name of a variable"),
+                )
+                .help("a name begins with a letter and has letters, digits and `_`, at most 80");
             } else if outer.iter().any(|names| names.contains(name)) {
                 self.warning(
                     "variable-of-outer-scope",
@@ -308,7 +365,9 @@ impl Problems {
 fn is_wide(path: &str) -> bool {
     // Names in quotes may hold any character.
     let outside = path.split('\'').step_by(2);
-    outside.into_iter().any(|piece| piece.contains("..") || piece.contains(['*', '?', '@', ':', ',']))
+    outside
+        .into_iter()
+        .any(|piece| piece.contains("..") || piece.contains(['*', '?', '@', ':', ',']))
 }
 
 /// The variable that a field of `Assign` sets.
@@ -336,7 +395,9 @@ pub(super) fn is_timestamp(text: &str) -> bool {
             b'd' => found.is_ascii_digit(),
             _ => wanted == found,
         });
-    let Some(rest) = text.get(shape.len()..).filter(|_| has_shape) else { return false };
+    let Some(rest) = text.get(shape.len()..).filter(|_| has_shape) else {
+        return false;
+    };
     let zone = match rest.strip_prefix('.') {
         Some(fraction) => {
             let zone = fraction.trim_start_matches(|c: char| c.is_ascii_digit());

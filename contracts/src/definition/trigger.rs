@@ -22,22 +22,34 @@ impl Reader {
         self.problems.known_fields(place, &FIELDS, WHAT);
         self.comment(place);
         let event = self.problems.required(place, "Event", WHAT);
-        let name = event.as_ref().and_then(|place| self.problems.string(place)).unwrap_or_default();
+        let name = event
+            .as_ref()
+            .and_then(|place| self.problems.string(place))
+            .unwrap_or_default();
         let subject = place.get("Subject");
         // Without `Subject`, the event's name is the subject itself; with it, any CloudEvents type.
-        let listened = subject.as_ref().or(event.as_ref().filter(|_| subject.is_none()));
+        let listened = subject
+            .as_ref()
+            .or(event.as_ref().filter(|_| subject.is_none()));
         if let Some(place) = listened
             && let Some(text) = place.node.as_str()
             && let Err(error) = check_subject(text, true)
         {
-            self.problems.error("bad-subject", place, error.message).label("not a subject").help(error.help);
+            self.problems
+                .error("bad-subject", place, error.message)
+                .label("not a subject")
+                .help(error.help);
         }
         let subject = subject.and_then(|place| self.problems.string(&place).map(str::to_owned));
         Trigger {
             event: name.to_owned(),
             subject,
-            key: place.get("Key").and_then(|place| self.problems.expression(&place)),
-            filter: place.get("Filter").and_then(|place| self.problems.expression(&place)),
+            key: place
+                .get("Key")
+                .and_then(|place| self.problems.expression(&place)),
+            filter: place
+                .get("Filter")
+                .and_then(|place| self.problems.expression(&place)),
             input: place
                 .get("Input")
                 .map(|place| self.problems.template(&place, QueryLanguage::Jsonata)),

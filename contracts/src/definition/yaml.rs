@@ -44,7 +44,10 @@ struct Open {
 
 enum OpenContent {
     Array(Vec<Node>),
-    Object { fields: Vec<Field>, key: Option<(String, Span)> },
+    Object {
+        fields: Vec<Field>,
+        key: Option<(String, Span)>,
+    },
 }
 
 struct Builder {
@@ -74,13 +77,19 @@ impl Builder {
                 self.start(anchor, tag.as_deref(), span, OpenContent::Array(Vec::new()))
             }
             Event::MappingStart(anchor, tag) => {
-                let content = OpenContent::Object { fields: Vec::new(), key: None };
+                let content = OpenContent::Object {
+                    fields: Vec::new(),
+                    key: None,
+                };
                 self.start(anchor, tag.as_deref(), span, content)
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(span),
             Event::Alias(anchor) => {
                 let Some(node) = self.anchors.get(&anchor).cloned() else {
-                    return Err(SyntaxError::new(span, "this alias stands inside its own anchor"));
+                    return Err(SyntaxError::new(
+                        span,
+                        "this alias stands inside its own anchor",
+                    ));
                 };
                 if self.is_at_key() {
                     return match node.content {
@@ -98,13 +107,19 @@ impl Builder {
     fn is_at_key(&self) -> bool {
         matches!(
             self.open.last(),
-            Some(Open { content: OpenContent::Object { key: None, .. }, .. })
+            Some(Open {
+                content: OpenContent::Object { key: None, .. },
+                ..
+            })
         )
     }
 
     fn take_key(&mut self, text: String, span: Span) -> Result<(), SyntaxError> {
         match self.open.last_mut() {
-            Some(Open { content: OpenContent::Object { key, .. }, .. }) => {
+            Some(Open {
+                content: OpenContent::Object { key, .. },
+                ..
+            }) => {
                 *key = Some((text, span));
                 Ok(())
             }
@@ -123,12 +138,19 @@ impl Builder {
             return Err(key_error(span));
         }
         if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
-            return Err(SyntaxError::new(span, format!("the tag {tag} has no meaning here")));
+            return Err(SyntaxError::new(
+                span,
+                format!("the tag {tag} has no meaning here"),
+            ));
         }
         if self.open.len() + 1 >= limit::DEPTH {
             return Err(SyntaxError::too_deep(span));
         }
-        self.open.push(Open { start: span.start, anchor, content });
+        self.open.push(Open {
+            start: span.start,
+            anchor,
+            content,
+        });
         Ok(())
     }
 
@@ -148,14 +170,24 @@ impl Builder {
         };
         // A block collection is closed by what comes after it; it ends where its last value ends.
         let is_flow = span.end > span.start;
-        let end = if is_flow { span.end } else { last.unwrap_or(span.start) };
-        let span = Span { start: open.start, end: end.max(open.start) };
+        let end = if is_flow {
+            span.end
+        } else {
+            last.unwrap_or(span.start)
+        };
+        let span = Span {
+            start: open.start,
+            end: end.max(open.start),
+        };
         self.close(open.anchor, Node { span, content })
     }
 
     /// Puts a finished node where it belongs.
     fn close(&mut self, anchor: usize, node: Node) -> Result<(), SyntaxError> {
-        self.left = self.left.checked_sub(1).ok_or_else(|| SyntaxError::too_many(node.span))?;
+        self.left = self
+            .left
+            .checked_sub(1)
+            .ok_or_else(|| SyntaxError::too_many(node.span))?;
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -163,8 +195,14 @@ impl Builder {
             None => self.root = Some(node),
             Some(OpenContent::Array(items)) => items.push(node),
             Some(OpenContent::Object { fields, key }) => {
-                let Some((key, key_span)) = key.take() else { return Err(key_error(node.span)) };
-                fields.push(Field { key, key_span, value: node });
+                let Some((key, key_span)) = key.take() else {
+                    return Err(key_error(node.span));
+                };
+                fields.push(Field {
+                    key,
+                    key_span,
+                    value: node,
+                });
             }
         }
         Ok(())
@@ -176,7 +214,10 @@ impl Builder {
         if self.open.len() + depth >= limit::DEPTH {
             return Err(SyntaxError::too_deep(at));
         }
-        self.left = self.left.checked_sub(count).ok_or_else(|| SyntaxError::too_many(at))?;
+        self.left = self
+            .left
+            .checked_sub(count)
+            .ok_or_else(|| SyntaxError::too_many(at))?;
         Ok(())
     }
 }
@@ -202,7 +243,11 @@ fn key_error(span: Span) -> SyntaxError {
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Content, String> {
     let string = || Content::String(text.to_owned());
     let Some(tag) = tag else {
-        return if style == ScalarStyle::Plain { plain(text) } else { Ok(string()) };
+        return if style == ScalarStyle::Plain {
+            plain(text)
+        } else {
+            Ok(string())
+        };
     };
     if tag.handle == "!" && tag.suffix.is_empty() {
         return Ok(string());
@@ -237,10 +282,14 @@ fn plain(text: &str) -> Result<Content, String> {
 /// `None`: not a number. `Some(None)`: a number that is not finite.
 fn number(text: &str) -> Option<Option<Number>> {
     if let Some(digits) = text.strip_prefix("0o") {
-        return u64::from_str_radix(digits, 8).ok().map(|value| Some(value.into()));
+        return u64::from_str_radix(digits, 8)
+            .ok()
+            .map(|value| Some(value.into()));
     }
     if let Some(digits) = text.strip_prefix("0x") {
-        return u64::from_str_radix(digits, 16).ok().map(|value| Some(value.into()));
+        return u64::from_str_radix(digits, 16)
+            .ok()
+            .map(|value| Some(value.into()));
     }
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     match unsigned {
@@ -248,10 +297,12 @@ fn number(text: &str) -> Option<Option<Number>> {
         ".nan" | ".NaN" | ".NAN" => return (unsigned == text).then_some(None),
         _ => {}
     }
-    let (mantissa, exponent) =
-        unsigned.split_once(['e', 'E']).map_or((unsigned, None), |(m, e)| (m, Some(e)));
-    let (whole, fraction) =
-        mantissa.split_once('.').map_or((mantissa, None), |(w, f)| (w, Some(f)));
+    let (mantissa, exponent) = unsigned
+        .split_once(['e', 'E'])
+        .map_or((unsigned, None), |(m, e)| (m, Some(e)));
+    let (whole, fraction) = mantissa
+        .split_once('.')
+        .map_or((mantissa, None), |(w, f)| (w, Some(f)));
     let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let has_mantissa = !whole.is_empty() || fraction.is_some_and(|digits| !digits.is_empty());
     let has_exponent = exponent.is_none_or(|exponent| {
@@ -287,7 +338,11 @@ impl Bytes {
         } else {
             text.char_indices().map(|(at, _)| at).collect()
         };
-        Self { starts, length: text.len(), offset }
+        Self {
+            starts,
+            length: text.len(),
+            offset,
+        }
     }
 
     fn at(&self, character: usize) -> usize {
@@ -300,7 +355,10 @@ impl Bytes {
     }
 
     fn span(&self, span: saphyr_parser::Span) -> Span {
-        Span { start: self.at(span.start.index()), end: self.at(span.end.index()) }
+        Span {
+            start: self.at(span.start.index()),
+            end: self.at(span.end.index()),
+        }
     }
 }
 
@@ -315,7 +373,8 @@ mod tests {
 
     #[test]
     fn scalars_follow_the_core_schema() {
-        let text = "a: [1, -2, 0x1f, 0o17, 1.5, 1e3, true, ~, null, no, 1_000, 12:30, '7', !!str 7]";
+        let text =
+            "a: [1, -2, 0x1f, 0o17, 1.5, 1e3, true, ~, null, no, 1_000, 12:30, '7', !!str 7]";
         assert_eq!(
             value(text),
             json!({"a": [1, -2, 31, 15, 1.5, 1000.0, true, null, null, "no", "1_000", "12:30", "7", "7"]})
@@ -342,7 +401,10 @@ mod tests {
 
     #[test]
     fn aliases_are_copied_within_bounds() {
-        assert_eq!(value("a: &x {b: 1}\nc: *x"), json!({"a": {"b": 1}, "c": {"b": 1}}));
+        assert_eq!(
+            value("a: &x {b: 1}\nc: *x"),
+            json!({"a": {"b": 1}, "c": {"b": 1}})
+        );
         assert!(parse("a: &x [*x]", 0).is_err());
         assert!(parse("a: *nobody", 0).is_err());
         let mut laughs = String::from("a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n");

@@ -16,12 +16,22 @@ use uuid::Uuid;
 
 impl Api {
     pub(super) async fn signal(&self, request: SignalRequest) -> Result<Accepted, Refusal> {
-        let SignalRequest { saga, event, id, data } = request;
+        let SignalRequest {
+            saga,
+            event,
+            id,
+            data,
+        } = request;
         let partition = PartitionId::of(&saga.key, self.broker.partitions);
         let id = id.unwrap_or_else(|| Uuid::now_v7().to_string());
         let message_id = format!("{saga}.{id}");
-        let entry = Entry::Event(EventEntry { name: event, id, data: Arc::new(data) });
-        self.store(event_entry(partition, saga.clone(), &entry, message_id)).await?;
+        let entry = Entry::Event(EventEntry {
+            name: event,
+            id,
+            data: Arc::new(data),
+        });
+        self.store(event_entry(partition, saga.clone(), &entry, message_id))
+            .await?;
         Ok(Accepted { saga })
     }
 
@@ -30,17 +40,33 @@ impl Api {
             .token
             .parse()
             .map_err(|error| Refusal::new(ErrorCode::BadRequest, format!("token: {error}")))?;
-        let CallbackToken { partition, saga, task, command } = token;
+        let CallbackToken {
+            partition,
+            saga,
+            task,
+            command,
+        } = token;
         let (state, _) = self.refold(&saga).await?;
         if !state.run().is_some_and(|run| run.awaits(command)) {
             let message = format!("nobody waits for this token any more: {saga} has gone on");
             return Err(Refusal::new(ErrorCode::Conflict, message));
         }
-        let reply = Reply { command, result: request.result, callback: true, worker: String::new() };
+        let reply = Reply {
+            command,
+            result: request.result,
+            callback: true,
+            worker: String::new(),
+        };
         let kind = EntryKind::Reply(task);
-        let subject = JournalSubject { partition, address: saga.clone(), kind };
-        let entry = crate::broker::publisher::Outgoing::new(subject.to_string(), envelope::encode(&reply));
-        self.store(entry.with_message_id(Uuid::now_v7().to_string())).await?;
+        let subject = JournalSubject {
+            partition,
+            address: saga.clone(),
+            kind,
+        };
+        let entry =
+            crate::broker::publisher::Outgoing::new(subject.to_string(), envelope::encode(&reply));
+        self.store(entry.with_message_id(Uuid::now_v7().to_string()))
+            .await?;
         Ok(Accepted { saga })
     }
 
@@ -54,7 +80,9 @@ impl Api {
             let message = format!("{} is over: it has {}", request.saga, run.status());
             return Err(Refusal::new(ErrorCode::Conflict, message));
         }
-        let control = Control::Cancel { reason: request.reason };
+        let control = Control::Cancel {
+            reason: request.reason,
+        };
         self.control(request.saga, control, caller).await
     }
 
@@ -70,7 +98,9 @@ impl Api {
             return Err(Refusal::new(ErrorCode::Conflict, message));
         }
         let control = match request.skip {
-            true => Control::Skip { reason: request.reason },
+            true => Control::Skip {
+                reason: request.reason,
+            },
             false => Control::Retry,
         };
         self.control(request.saga, control, caller).await
@@ -83,8 +113,11 @@ impl Api {
         caller: Caller,
     ) -> Result<Accepted, Refusal> {
         let partition = PartitionId::of(&saga.key, self.broker.partitions);
-        let message_id = caller.message_id.unwrap_or_else(|| Uuid::now_v7().to_string());
-        self.store(messages::control(partition, &saga, control, message_id)).await?;
+        let message_id = caller
+            .message_id
+            .unwrap_or_else(|| Uuid::now_v7().to_string());
+        self.store(messages::control(partition, &saga, control, message_id))
+            .await?;
         Ok(Accepted { saga })
     }
 }

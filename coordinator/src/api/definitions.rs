@@ -25,7 +25,10 @@ impl Api {
                 0 | 1 => String::new(),
                 count => format!(" (and {} more: `dirigent check` shows all)", count - 1),
             };
-            Refusal::new(ErrorCode::BadRequest, format!("the definition is not valid: {first}{more}"))
+            Refusal::new(
+                ErrorCode::BadRequest,
+                format!("the definition is not valid: {first}{more}"),
+            )
         })?;
         if let Ok(wishes) = Wishes::of(&parsed.definition) {
             self.router.prepare(&wishes).await?;
@@ -35,13 +38,24 @@ impl Api {
         }
         let store = self.definitions.store();
         let changed = store.deploy(&name, &parsed.digest, &document).await?;
-        Ok(DeployAnswer { name, digest: parsed.digest, changed })
+        Ok(DeployAnswer {
+            name,
+            digest: parsed.digest,
+            changed,
+        })
     }
 
-    pub(super) async fn definitions(&self, _: DefinitionsRequest) -> Result<DefinitionsAnswer, Refusal> {
+    pub(super) async fn definitions(
+        &self,
+        _: DefinitionsRequest,
+    ) -> Result<DefinitionsAnswer, Refusal> {
         let mut definitions = Vec::new();
         for deployed in self.definitions.store().list() {
-            let document = self.definitions.store().document(&deployed.name, &deployed.digest).await?;
+            let document = self
+                .definitions
+                .store()
+                .document(&deployed.name, &deployed.digest)
+                .await?;
             let parsed = document
                 .and_then(|document| definition::parse(deployed.name.as_str(), &document).ok());
             let parsed = parsed.map(|parsed| parsed.definition);
@@ -49,16 +63,24 @@ impl Api {
                 name: deployed.name,
                 digest: deployed.digest,
                 deployed_at: deployed.deployed_at,
-                comment: parsed.as_ref().map_or_else(String::new, |it| it.comment.clone()),
+                comment: parsed
+                    .as_ref()
+                    .map_or_else(String::new, |it| it.comment.clone()),
                 triggers: parsed.map_or_else(Vec::new, |it| {
-                    it.triggers.into_iter().map(|trigger| trigger.event).collect()
+                    it.triggers
+                        .into_iter()
+                        .map(|trigger| trigger.event)
+                        .collect()
                 }),
             });
         }
         Ok(DefinitionsAnswer { definitions })
     }
 
-    pub(super) async fn definition(&self, request: DefinitionRequest) -> Result<DefinitionAnswer, Refusal> {
+    pub(super) async fn definition(
+        &self,
+        request: DefinitionRequest,
+    ) -> Result<DefinitionAnswer, Refusal> {
         let DefinitionRequest { name, digest } = request;
         let unknown = || Refusal::not_found(format!("there is no such definition as '{name}'"));
         let digest = match digest {
@@ -67,7 +89,11 @@ impl Api {
         };
         let document = self.definitions.store().document(&name, &digest).await?;
         let document = document.ok_or_else(unknown)?;
-        Ok(DefinitionAnswer { name, digest, document })
+        Ok(DefinitionAnswer {
+            name,
+            digest,
+            document,
+        })
     }
 }
 

@@ -1,10 +1,15 @@
 //! Dead letters: showing them, and publishing one again.
 
 use super::{Api, Refusal};
-use crate::broker::{journal::timestamp, publisher::{Outgoing, Published}};
+use crate::broker::{
+    journal::timestamp,
+    publisher::{Outgoing, Published},
+};
 use async_nats::jetstream::stream::Stream;
 use dirigent_contracts::{
-    api::{DeadLetter, DeadLettersAnswer, DeadLettersRequest, ErrorCode, ReplayAnswer, ReplayRequest},
+    api::{
+        DeadLetter, DeadLettersAnswer, DeadLettersRequest, ErrorCode, ReplayAnswer, ReplayRequest,
+    },
     header, subject,
 };
 
@@ -15,7 +20,11 @@ const BODY_CHARS: usize = 2_000;
 
 impl Api {
     async fn letters(&self) -> Result<Stream, Refusal> {
-        let stream = self.broker.context.get_stream(subject::DEAD_LETTERS_STREAM).await;
+        let stream = self
+            .broker
+            .context
+            .get_stream(subject::DEAD_LETTERS_STREAM)
+            .await;
         stream.map_err(|error| Refusal::new(ErrorCode::Unavailable, error.to_string()))
     }
 
@@ -23,28 +32,43 @@ impl Api {
         Ok(self.letters().await?.cached_info().state.messages)
     }
 
-    pub(super) async fn dead_letters(&self, request: DeadLettersRequest) -> Result<DeadLettersAnswer, Refusal> {
+    pub(super) async fn dead_letters(
+        &self,
+        request: DeadLettersRequest,
+    ) -> Result<DeadLettersAnswer, Refusal> {
         let stream = self.letters().await?;
         let state = &stream.cached_info().state;
         let mut letters = Vec::new();
         let mut number = state.last_sequence;
-        while number >= state.first_sequence.max(1) && letters.len() < request.limit.unwrap_or(DEFAULT_LIMIT) {
+        while number >= state.first_sequence.max(1)
+            && letters.len() < request.limit.unwrap_or(DEFAULT_LIMIT)
+        {
             // One that was replayed is gone.
             if let Ok(message) = stream.direct_get(number).await {
                 let header = |name: &str| {
-                    message.headers.get(name).map(ToString::to_string).unwrap_or_default()
+                    message
+                        .headers
+                        .get(name)
+                        .map(ToString::to_string)
+                        .unwrap_or_default()
                 };
                 letters.push(DeadLetter {
                     number,
                     at: timestamp(message.time),
                     subject: header(header::DEAD_SUBJECT),
                     reason: header(header::DEAD_REASON),
-                    body: String::from_utf8_lossy(&message.payload).chars().take(BODY_CHARS).collect(),
+                    body: String::from_utf8_lossy(&message.payload)
+                        .chars()
+                        .take(BODY_CHARS)
+                        .collect(),
                 });
             }
             number -= 1;
         }
-        Ok(DeadLettersAnswer { letters, total: state.messages })
+        Ok(DeadLettersAnswer {
+            letters,
+            total: state.messages,
+        })
     }
 
     pub(super) async fn replay(&self, request: ReplayRequest) -> Result<ReplayAnswer, Refusal> {
@@ -52,15 +76,29 @@ impl Api {
         let message = stream.direct_get(request.number).await.map_err(|_| {
             Refusal::not_found(format!("there is no dead letter number {}", request.number))
         })?;
-        let subject = message.headers.get(header::DEAD_SUBJECT).map(ToString::to_string);
+        let subject = message
+            .headers
+            .get(header::DEAD_SUBJECT)
+            .map(ToString::to_string);
         let subject = subject.ok_or_else(|| {
-            Refusal::new(ErrorCode::Conflict, "the letter does not say where it came from")
+            Refusal::new(
+                ErrorCode::Conflict,
+                "the letter does not say where it came from",
+            )
         })?;
         let mut again = Outgoing::new(subject.clone(), message.payload.to_vec());
         for (name, values) in message.headers.iter() {
             let name: &str = name.as_ref();
-            let is_ours = [header::DEAD_REASON, header::DEAD_SUBJECT, header::DEAD_SOURCE].contains(&name);
-            if let Some(value) = values.last().filter(|_| !is_ours && !name.starts_with("Nats-")) {
+            let is_ours = [
+                header::DEAD_REASON,
+                header::DEAD_SUBJECT,
+                header::DEAD_SOURCE,
+            ]
+            .contains(&name);
+            if let Some(value) = values
+                .last()
+                .filter(|_| !is_ours && !name.starts_with("Nats-"))
+            {
                 again = again.with_header(name, value.to_string());
             }
         }

@@ -17,7 +17,10 @@ pub(crate) const MOST: usize = 1_000;
 
 /// Whether a saga is one of those that are asked for.
 pub(crate) fn is_wanted(request: &ListRequest, saga: &SagaSummary) -> bool {
-    request.definition.as_ref().is_none_or(|name| saga.saga.definition == *name)
+    request
+        .definition
+        .as_ref()
+        .is_none_or(|name| saga.saga.definition == *name)
         && (request.status.is_empty() || request.status.contains(&saga.status))
 }
 

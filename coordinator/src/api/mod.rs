@@ -10,7 +10,10 @@ pub(crate) mod live;
 mod sagas;
 
 use crate::{
-    broker::{Broker, BrokerError, publisher::{Outgoing, Published}},
+    broker::{
+        Broker, BrokerError,
+        publisher::{Outgoing, Published},
+    },
     definitions::Definitions,
     partition::Owners,
     router::Router,
@@ -26,8 +29,8 @@ use dirigent_contracts::{
     subject,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::SelectAll};
-use tokio::{sync::Semaphore, task::JoinHandle};
 use std::sync::Arc;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Requests that one coordinator works on at a time; further ones wait at the broker's client.
@@ -42,7 +45,10 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 
     fn not_found(message: impl Into<String>) -> Self {
@@ -90,10 +96,18 @@ pub(crate) async fn serve(
     let group = service.group(subject::API_PREFIX);
     let mut requests = SelectAll::new();
     for operation in OPERATIONS {
-        let endpoint = group.endpoint(operation).await.map_err(|error| error.to_string())?;
+        let endpoint = group
+            .endpoint(operation)
+            .await
+            .map_err(|error| error.to_string())?;
         requests.push(endpoint.map(move |request| (operation, request)).boxed());
     }
-    let api = Api { broker, definitions, router, owners };
+    let api = Api {
+        broker,
+        definitions,
+        router,
+        owners,
+    };
     Ok(tokio::spawn(answer_all(api, service, requests, stop)))
 }
 
@@ -129,8 +143,12 @@ async fn answer_all(
             () = stop.cancelled() => break,
             request = requests.next() => request,
         };
-        let Some((operation, request)) = request else { break };
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let Some((operation, request)) = request else {
+            break;
+        };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            break;
+        };
         let api = api.clone();
         running.spawn(async move {
             let _place = place;
@@ -147,17 +165,29 @@ async fn answer_all(
 impl Api {
     async fn answer(&self, operation: &str, request: &Request) {
         let headers = request.message.headers.as_ref();
-        let header = |name: &str| headers.and_then(|all| all.get(name)).map(ToString::to_string);
+        let header = |name: &str| {
+            headers
+                .and_then(|all| all.get(name))
+                .map(ToString::to_string)
+        };
         let caller = Caller {
-            trace: header(header::TRACE_PARENT).as_deref().and_then(TraceContext::parse),
+            trace: header(header::TRACE_PARENT)
+                .as_deref()
+                .and_then(TraceContext::parse),
             message_id: header(header::MESSAGE_ID),
         };
-        let result = self.perform(operation, &request.message.payload, caller).await;
+        let result = self
+            .perform(operation, &request.message.payload, caller)
+            .await;
         let response = result.map(Into::into).map_err(|refusal| {
             tracing::debug!(operation, code = ?refusal.code, refusal.message, "refused");
             service::error::Error {
                 // A header is one line.
-                status: refusal.message.split(['\r', '\n']).collect::<Vec<_>>().join(" "),
+                status: refusal
+                    .message
+                    .split(['\r', '\n'])
+                    .collect::<Vec<_>>()
+                    .join(" "),
                 code: usize::from(refusal.code.number()),
             }
         });
@@ -224,8 +254,15 @@ fn read<O: Operation>(body: &[u8]) -> Result<O, Refusal> {
     let mut json = serde_json::Deserializer::from_slice(body);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
-        let place = if path == "." { String::new() } else { format!(" at {path:?}") };
-        Refusal::new(ErrorCode::BadRequest, format!("{}{place}: {}", O::NAME, error.inner()))
+        let place = if path == "." {
+            String::new()
+        } else {
+            format!(" at {path:?}")
+        };
+        Refusal::new(
+            ErrorCode::BadRequest,
+            format!("{}{place}: {}", O::NAME, error.inner()),
+        )
     })
 }
 

@@ -36,22 +36,35 @@ impl Api {
         request: StartRequest,
         caller: Caller,
     ) -> Result<StartAnswer, Refusal> {
-        let StartRequest { definition, key, input, digest } = request;
+        let StartRequest {
+            definition,
+            key,
+            input,
+            digest,
+        } = request;
         let size = input.to_string().len();
         if size > limit::PAYLOAD_BYTES {
-            let message =
-                format!("the input has {size} bytes of JSON, at most {} fit", limit::PAYLOAD_BYTES);
+            let message = format!(
+                "the input has {size} bytes of JSON, at most {} fit",
+                limit::PAYLOAD_BYTES
+            );
             return Err(Refusal::new(ErrorCode::TooLarge, message));
         }
         let digest = match digest {
             Some(digest) => {
-                let document = self.definitions.store().document(&definition, &digest).await?;
+                let document = self
+                    .definitions
+                    .store()
+                    .document(&definition, &digest)
+                    .await?;
                 document.map(|_| digest)
             }
             None => self.definitions.latest(&definition).await,
         };
         let digest = digest.ok_or_else(|| {
-            Refusal::not_found(format!("there is no such definition as '{definition}': deploy it first"))
+            Refusal::not_found(format!(
+                "there is no such definition as '{definition}': deploy it first"
+            ))
         })?;
         let key = match key {
             Some(key) => key,
@@ -60,24 +73,47 @@ impl Api {
         };
         let partition = PartitionId::of(&key, self.broker.partitions);
         let saga = SagaAddress { definition, key };
-        let entry = Start { digest, input: Arc::new(input), trigger: None, parent: None };
-        let message_id = caller.message_id.unwrap_or_else(|| Uuid::now_v7().to_string());
+        let entry = Start {
+            digest,
+            input: Arc::new(input),
+            trigger: None,
+            parent: None,
+        };
+        let message_id = caller
+            .message_id
+            .unwrap_or_else(|| Uuid::now_v7().to_string());
         let entry = messages::start(partition, &saga, entry, message_id, caller.trace);
         match self.broker.publisher.publish(entry).await {
-            Published::Stored { .. } => Ok(StartAnswer { saga, partition, started: true }),
-            Published::AlreadyExists => Ok(StartAnswer { saga, partition, started: false }),
+            Published::Stored { .. } => Ok(StartAnswer {
+                saga,
+                partition,
+                started: true,
+            }),
+            Published::AlreadyExists => Ok(StartAnswer {
+                saga,
+                partition,
+                started: false,
+            }),
             Published::Refused(reason) => Err(Refusal::new(ErrorCode::TooLarge, reason)),
         }
     }
 
-    pub(super) async fn describe(&self, request: DescribeRequest) -> Result<SagaDescription, Refusal> {
+    pub(super) async fn describe(
+        &self,
+        request: DescribeRequest,
+    ) -> Result<SagaDescription, Refusal> {
         let (saga, _) = self.refold(&request.saga).await?;
         let digest = saga.run().map(engine::Run::digest);
         let program = match digest {
-            Some(digest) => self.definitions.program(&request.saga.definition, digest).await,
+            Some(digest) => {
+                self.definitions
+                    .program(&request.saga.definition, digest)
+                    .await
+            }
             None => None,
         };
-        engine::description::describe(&saga, program.as_deref()).ok_or_else(|| unknown(&request.saga))
+        engine::description::describe(&saga, program.as_deref())
+            .ok_or_else(|| unknown(&request.saga))
     }
 
     pub(super) async fn history(&self, request: HistoryRequest) -> Result<HistoryAnswer, Refusal> {
@@ -93,14 +129,20 @@ impl Api {
         address: &SagaAddress,
     ) -> Result<(Saga, Vec<HistoryEvent>), Refusal> {
         let partition = PartitionId::of(&address.key, self.broker.partitions);
-        let entries = self.broker.snapshots.saga_entries(partition, address).await?;
+        let entries = self
+            .broker
+            .snapshots
+            .saga_entries(partition, address)
+            .await?;
         let mut state: Option<Saga> = None;
         let mut history = Vec::new();
         let records: Vec<Record> = entries
             .iter()
             .filter_map(|delivered| partition::decode(partition, delivered).ok())
             .collect();
-        let has_start = records.iter().any(|record| matches!(record.entry, Entry::Start(_)));
+        let has_start = records
+            .iter()
+            .any(|record| matches!(record.entry, Entry::Start(_)));
         if !has_start {
             let snapshot = self.broker.snapshots.snapshot(partition, address).await?;
             state = snapshot.and_then(|body| partition::decode_snapshot(&body).ok());
@@ -127,13 +169,18 @@ impl Api {
     pub(super) async fn list(&self, request: ListRequest) -> Result<ListAnswer, Refusal> {
         let question = serde_json::to_vec(&request)
             .map_err(|error| Refusal::new(ErrorCode::BadRequest, error.to_string()))?;
-        let owners = (0..self.broker.partitions).map(PartitionId).map(|partition| {
-            let asked = self.broker.client.request(live::subject(partition), question.clone().into());
-            async move {
-                let answer = tokio::time::timeout(OWNERS_TIME, asked).await.ok()?.ok()?;
-                serde_json::from_slice::<Vec<SagaSummary>>(&answer.payload).ok()
-            }
-        });
+        let owners = (0..self.broker.partitions)
+            .map(PartitionId)
+            .map(|partition| {
+                let asked = self
+                    .broker
+                    .client
+                    .request(live::subject(partition), question.clone().into());
+                async move {
+                    let answer = tokio::time::timeout(OWNERS_TIME, asked).await.ok()?.ok()?;
+                    serde_json::from_slice::<Vec<SagaSummary>>(&answer.payload).ok()
+                }
+            });
         let mut silent = Vec::new();
         let mut alive = Vec::new();
         for (answer, partition) in join_all(owners).await.into_iter().zip(0..) {
@@ -142,8 +189,13 @@ impl Api {
                 None => silent.push(PartitionId(partition)),
             }
         }
-        let wants_ended = request.status.is_empty() || request.status.iter().any(|s| s.is_terminal());
-        let mut sagas = if wants_ended { self.ended(&request).await? } else { Vec::new() };
+        let wants_ended =
+            request.status.is_empty() || request.status.iter().any(|s| s.is_terminal());
+        let mut sagas = if wants_ended {
+            self.ended(&request).await?
+        } else {
+            Vec::new()
+        };
         // Who has ended since the owner answered stands in both: the outcome counts.
         let known: HashSet<SagaAddress> = sagas.iter().map(|saga| saga.saga.clone()).collect();
         sagas.extend(alive.into_iter().filter(|saga| !known.contains(&saga.saga)));
@@ -151,14 +203,19 @@ impl Api {
         let most = live::limit(&request);
         let more = sagas.len() > most;
         sagas.truncate(most);
-        Ok(ListAnswer { sagas, more, silent })
+        Ok(ListAnswer {
+            sagas,
+            more,
+            silent,
+        })
     }
 
     /// The sagas that ended lately.
     async fn ended(&self, request: &ListRequest) -> Result<Vec<SagaSummary>, Refusal> {
         let context = &self.broker.context;
         let stream = context.get_stream(subject::EVENTS_STREAM).await;
-        let stream = stream.map_err(|error| Refusal::new(ErrorCode::Unavailable, error.to_string()))?;
+        let stream =
+            stream.map_err(|error| Refusal::new(ErrorCode::Unavailable, error.to_string()))?;
         let last = stream.cached_info().state.last_sequence;
         let start_sequence = last.saturating_sub(OUTCOMES_LOOKED_AT) + 1;
         let filter = match &request.definition {
@@ -180,9 +237,17 @@ impl Api {
             };
             let updated_at = crate::broker::journal::timestamp(message.at);
             let started_at = started_at.and_then(Timestamp::parse_rfc3339);
-            Some(SagaSummary { saga, status, started_at, updated_at, detail })
+            Some(SagaSummary {
+                saga,
+                status,
+                started_at,
+                updated_at,
+                detail,
+            })
         });
-        Ok(sagas.filter(|saga| live::is_wanted(request, saga)).collect())
+        Ok(sagas
+            .filter(|saga| live::is_wanted(request, saga))
+            .collect())
     }
 }
 

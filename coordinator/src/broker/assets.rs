@@ -55,23 +55,54 @@ pub(super) async fn prepare(
 ) -> Result<Assets, BrokerError> {
     if !client.is_server_compatible(2, 12, 0) {
         let found = client.server_info().version;
-        return Err(BrokerError::TooOld { found, needed: OLDEST_SERVER });
+        return Err(BrokerError::TooOld {
+            found,
+            needed: OLDEST_SERVER,
+        });
     }
     if let Err(error) = context.query_account().await {
-        return Err(BrokerError::NoJetStream { reason: error.to_string() });
+        return Err(BrokerError::NoJetStream {
+            reason: error.to_string(),
+        });
     }
     let buckets = tokio::try_join!(
-        bucket(context, settings, subject::PARTITIONS_BUCKET, "Leases, members, checkpoints"),
-        bucket(context, settings, subject::DEFINITIONS_BUCKET, "Definitions by name and version"),
-        bucket(context, settings, subject::SAGAS_BUCKET, "Snapshots of live sagas"),
-        bucket(context, settings, subject::INBOX_BUCKET, "What workers remember of effects"),
+        bucket(
+            context,
+            settings,
+            subject::PARTITIONS_BUCKET,
+            "Leases, members, checkpoints"
+        ),
+        bucket(
+            context,
+            settings,
+            subject::DEFINITIONS_BUCKET,
+            "Definitions by name and version"
+        ),
+        bucket(
+            context,
+            settings,
+            subject::SAGAS_BUCKET,
+            "Snapshots of live sagas"
+        ),
+        bucket(
+            context,
+            settings,
+            subject::INBOX_BUCKET,
+            "What workers remember of effects"
+        ),
     );
     let (partitions_bucket, definitions, sagas, _) = buckets?;
     let partitions = installation(&partitions_bucket, settings).await?.partitions;
     let streams = streams(partitions, settings);
-    let ensured = streams.into_iter().map(|config| ensure_stream(context, config));
+    let ensured = streams
+        .into_iter()
+        .map(|config| ensure_stream(context, config));
     let infos = futures::future::try_join_all(ensured).await?;
-    let replicas = infos.iter().map(|config| config.num_replicas).min().unwrap_or(1);
+    let replicas = infos
+        .iter()
+        .map(|config| config.num_replicas)
+        .min()
+        .unwrap_or(1);
     Ok(Assets {
         sagas,
         definitions,
@@ -162,10 +193,15 @@ async fn ensure_stream(context: &Context, wanted: Config) -> Result<Config, Brok
 }
 
 /// Creates a stream if there is none of that name; one that is there is left as it is.
-pub(crate) async fn ensure_stream_exists(context: &Context, wanted: Config) -> Result<(), BrokerError> {
+pub(crate) async fn ensure_stream_exists(
+    context: &Context,
+    wanted: Config,
+) -> Result<(), BrokerError> {
     let what = format!("the stream {}", wanted.name);
     let ensured = context.get_or_create_stream(wanted).await;
-    ensured.map(drop).map_err(|error| BrokerError::request(what, &error))
+    ensured
+        .map(drop)
+        .map_err(|error| BrokerError::request(what, &error))
 }
 
 /// Whether a stream that is there will do.
@@ -184,21 +220,36 @@ fn check(found: &Config, wanted: &Config) -> Result<(), BrokerError> {
         );
     }
     if found.no_ack {
-        return unfit("it does not acknowledge".to_owned(), "edit it so that it does");
+        return unfit(
+            "it does not acknowledge".to_owned(),
+            "edit it so that it does",
+        );
     }
     if found.retention != wanted.retention {
         return unfit(
-            format!("its retention is {:?}, not {:?}", found.retention, wanted.retention),
+            format!(
+                "its retention is {:?}, not {:?}",
+                found.retention, wanted.retention
+            ),
             "delete it when it is empty, and it is created anew",
         );
     }
-    let missing = wanted.subjects.iter().find(|subject| !found.subjects.contains(subject));
+    let missing = wanted
+        .subjects
+        .iter()
+        .find(|subject| !found.subjects.contains(subject));
     if let Some(missing) = missing {
-        return unfit(format!("it lacks the subject {missing}"), "add the subject to it");
+        return unfit(
+            format!("it lacks the subject {missing}"),
+            "add the subject to it",
+        );
     }
     if found.num_replicas < wanted.num_replicas {
         return unfit(
-            format!("{} server(s) keep it, not {}", found.num_replicas, wanted.num_replicas),
+            format!(
+                "{} server(s) keep it, not {}",
+                found.num_replicas, wanted.num_replicas
+            ),
             "raise its replicas with `nats stream edit`, or ask for fewer",
         );
     }
@@ -241,7 +292,9 @@ async fn bucket(
 
 /// Reads what is fixed, or fixes it.
 async fn installation(bucket: &Store, settings: &Settings) -> Result<Installation, BrokerError> {
-    let wanted = Installation { partitions: settings.partitions.unwrap_or(DEFAULT_PARTITIONS) };
+    let wanted = Installation {
+        partitions: settings.partitions.unwrap_or(DEFAULT_PARTITIONS),
+    };
     let body = serde_json::to_vec(&wanted)
         .map_err(|error| BrokerError::request(INSTALLATION_KEY.to_owned(), &error))?;
     // Whoever comes first decides.
@@ -252,11 +305,14 @@ async fn installation(bucket: &Store, settings: &Settings) -> Result<Installatio
     let found = found.map_err(|error| BrokerError::request(INSTALLATION_KEY.to_owned(), &error))?;
     let found: Installation = found
         .and_then(|body| serde_json::from_slice(&body).ok())
-        .ok_or_else(|| BrokerError::Unreadable { what: "the installation's settings".to_owned() })?;
+        .ok_or_else(|| BrokerError::Unreadable {
+            what: "the installation's settings".to_owned(),
+        })?;
     match settings.partitions {
-        Some(asked) if asked != found.partitions => {
-            Err(BrokerError::Partitions { found: found.partitions, asked })
-        }
+        Some(asked) if asked != found.partitions => Err(BrokerError::Partitions {
+            found: found.partitions,
+            asked,
+        }),
         _ => Ok(found),
     }
 }
@@ -282,8 +338,14 @@ pub(crate) async fn ensure_command_consumer(
     context: &Context,
     task: &TaskName,
 ) -> Result<(), BrokerError> {
-    let CommandConsumer { name, filter_subject, ack_wait, max_deliver, max_ack_pending, max_waiting } =
-        CommandConsumer::of(task);
+    let CommandConsumer {
+        name,
+        filter_subject,
+        ack_wait,
+        max_deliver,
+        max_ack_pending,
+        max_waiting,
+    } = CommandConsumer::of(task);
     let failed = |error: &dyn std::error::Error| {
         BrokerError::request(format!("the consumer of task {task}"), error)
     };

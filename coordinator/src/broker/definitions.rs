@@ -41,7 +41,11 @@ pub(crate) struct DefinitionStore {
 impl DefinitionStore {
     /// Reads all names, and keeps watching them.
     pub(super) async fn open(bucket: Store) -> Result<Self, BrokerError> {
-        let store = Self { bucket, newest: Arc::default(), changes: watch::Sender::new(0) };
+        let store = Self {
+            bucket,
+            newest: Arc::default(),
+            changes: watch::Sender::new(0),
+        };
         let names = store.names().await?;
         for entry in names {
             store.take_in(&entry);
@@ -55,14 +59,24 @@ impl DefinitionStore {
         let failed = |error: &dyn std::error::Error| {
             BrokerError::request("the definitions' names".to_owned(), error)
         };
-        let info = self.bucket.stream.info_with_subjects(format!("$KV.{}.*", self.bucket.name)).await;
+        let info = self
+            .bucket
+            .stream
+            .info_with_subjects(format!("$KV.{}.*", self.bucket.name))
+            .await;
         let mut subjects = info.map_err(|error| failed(&error))?;
         let prefix = format!("$KV.{}.", self.bucket.name);
         let mut entries = Vec::new();
         while let Some(subject) = subjects.next().await {
             let (subject, _) = subject.map_err(|error| failed(&error))?;
-            let Some(name) = subject.strip_prefix(&prefix) else { continue };
-            let entry = self.bucket.entry(name).await.map_err(|error| failed(&error))?;
+            let Some(name) = subject.strip_prefix(&prefix) else {
+                continue;
+            };
+            let entry = self
+                .bucket
+                .entry(name)
+                .await
+                .map_err(|error| failed(&error))?;
             entries.extend(entry);
         }
         Ok(entries)
@@ -88,7 +102,9 @@ impl DefinitionStore {
     }
 
     fn take_in(&self, entry: &Entry) {
-        let Ok(name) = DefinitionName::new(entry.key.as_str()) else { return };
+        let Ok(name) = DefinitionName::new(entry.key.as_str()) else {
+            return;
+        };
         let digest = (entry.operation == Operation::Put)
             .then(|| std::str::from_utf8(&entry.value).ok())
             .flatten()
@@ -99,9 +115,15 @@ impl DefinitionStore {
             deployed_at: timestamp(entry.created),
             revision: entry.revision,
         });
-        let Ok(mut newest) = self.newest.write() else { return };
+        let Ok(mut newest) = self.newest.write() else {
+            return;
+        };
         let changed = match deployed {
-            Some(deployed) if newest.get(&name).is_none_or(|n| n.revision < deployed.revision) => {
+            Some(deployed)
+                if newest
+                    .get(&name)
+                    .is_none_or(|n| n.revision < deployed.revision) =>
+            {
                 newest.insert(name, deployed);
                 true
             }
@@ -153,7 +175,11 @@ impl DefinitionStore {
         let failed = |error: &dyn std::error::Error| {
             BrokerError::request(format!("deploying {name}"), error)
         };
-        let current = self.bucket.entry(name.as_str()).await.map_err(|error| failed(&error))?;
+        let current = self
+            .bucket
+            .entry(name.as_str())
+            .await
+            .map_err(|error| failed(&error))?;
         if let Some(current) = current {
             self.take_in(&current);
             if self.known(name).as_ref() == Some(digest) {
@@ -163,7 +189,10 @@ impl DefinitionStore {
         let document = document.to_owned().into_bytes().into();
         let put = self.bucket.put(document_key(name, digest), document).await;
         put.map_err(|error| failed(&error))?;
-        let put = self.bucket.put(name.as_str(), digest.as_str().to_owned().into()).await;
+        let put = self
+            .bucket
+            .put(name.as_str(), digest.as_str().to_owned().into())
+            .await;
         put.map_err(|error| failed(&error))?;
         // The caller's next start must find it, whenever the watch brings it.
         if let Ok(Some(entry)) = self.bucket.entry(name.as_str()).await {
@@ -174,7 +203,10 @@ impl DefinitionStore {
 
     /// The newest version of each definition, by name.
     pub(crate) fn list(&self) -> Vec<Deployed> {
-        self.newest.read().map(|newest| newest.values().cloned().collect()).unwrap_or_default()
+        self.newest
+            .read()
+            .map(|newest| newest.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Changes whenever [`Self::list`] does.

@@ -9,7 +9,10 @@ use async_nats::{
     datetime::DateTime,
     jetstream::{
         Context,
-        consumer::{DeliverPolicy, ReplayPolicy, pull::{Ordered, OrderedConfig}},
+        consumer::{
+            DeliverPolicy, ReplayPolicy,
+            pull::{Ordered, OrderedConfig},
+        },
     },
 };
 use bytes::Bytes;
@@ -49,7 +52,11 @@ impl Delivered {
         headers: Option<&HeaderMap>,
         body: Bytes,
     ) -> Self {
-        let value = |name: &str| headers.and_then(|headers| headers.get(name)).map(|v| v.as_str());
+        let value = |name: &str| {
+            headers
+                .and_then(|headers| headers.get(name))
+                .map(|v| v.as_str())
+        };
         Self {
             seq: JournalSeq(seq),
             at: timestamp(at),
@@ -150,13 +157,19 @@ async fn read(context: Context, stream: String, mut next: u64, entries: mpsc::Se
 
 async fn consume(context: &Context, stream: &str, from: u64) -> Result<Ordered, BrokerError> {
     let config = OrderedConfig {
-        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from.max(1) },
+        deliver_policy: DeliverPolicy::ByStartSequence {
+            start_sequence: from.max(1),
+        },
         replay_policy: ReplayPolicy::Instant,
         ..OrderedConfig::default()
     };
-    let failed = |error: &dyn std::error::Error| BrokerError::request(format!("a reader of {stream}"), error);
-    let consumer =
-        context.create_consumer_on_stream(config, stream).await.map_err(|error| failed(&error))?;
+    let failed = |error: &dyn std::error::Error| {
+        BrokerError::request(format!("a reader of {stream}"), error)
+    };
+    let consumer = context
+        .create_consumer_on_stream(config, stream)
+        .await
+        .map_err(|error| failed(&error))?;
     consumer.messages().await.map_err(|error| failed(&error))
 }
 

@@ -35,15 +35,18 @@ pub(crate) async fn read(
     filter: &str,
     deliver_policy: DeliverPolicy,
 ) -> Result<Vec<Listed>, BrokerError> {
-    let failed = |error: &dyn std::error::Error| BrokerError::request(format!("reading {stream}"), error);
+    let failed =
+        |error: &dyn std::error::Error| BrokerError::request(format!("reading {stream}"), error);
     let config = OrderedConfig {
         filter_subject: filter.to_owned(),
         deliver_policy,
         replay_policy: ReplayPolicy::Instant,
         ..OrderedConfig::default()
     };
-    let consumer =
-        context.create_consumer_on_stream(config, stream).await.map_err(|error| failed(&error))?;
+    let consumer = context
+        .create_consumer_on_stream(config, stream)
+        .await
+        .map_err(|error| failed(&error))?;
     let name = consumer.cached_info().name.clone();
     let mut missing = consumer.cached_info().num_pending;
     let mut listed = Vec::new();
@@ -54,11 +57,13 @@ pub(crate) async fn read(
                 .await
                 .ok()
                 .flatten()
-                .ok_or_else(|| BrokerError::Unreadable { what: format!("the rest of {stream}") })?
+                .ok_or_else(|| BrokerError::Unreadable {
+                    what: format!("the rest of {stream}"),
+                })?
                 .map_err(|error| failed(&error))?;
-            let info = message
-                .info()
-                .map_err(|_| BrokerError::Unreadable { what: format!("a message of {stream}") })?;
+            let info = message.info().map_err(|_| BrokerError::Unreadable {
+                what: format!("a message of {stream}"),
+            })?;
             missing = info.pending;
             let (seq, at) = (info.stream_sequence, info.published);
             let headers = message.headers.clone();

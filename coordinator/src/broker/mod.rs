@@ -135,7 +135,11 @@ impl Broker {
         let assets = assets::prepare(&client, &context, settings).await?;
         Ok(Self {
             publisher: Publisher::start(context.clone()),
-            snapshots: Snapshots::new(context.clone(), assets.sagas, assets.partitions_bucket.clone()),
+            snapshots: Snapshots::new(
+                context.clone(),
+                assets.sagas,
+                assets.partitions_bucket.clone(),
+            ),
             definitions: DefinitionStore::open(assets.definitions).await?,
             bucket: assets.partitions_bucket,
             partitions: assets.partitions,

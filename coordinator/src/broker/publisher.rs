@@ -38,7 +38,11 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     pub(crate) fn new(subject: String, body: Vec<u8>) -> Self {
-        Self { subject, headers: HeaderMap::new(), body: body.into() }
+        Self {
+            subject,
+            headers: HeaderMap::new(),
+            body: body.into(),
+        }
     }
 
     /// The id by which the broker recognises a repetition.
@@ -65,7 +69,11 @@ impl Outgoing {
     /// Makes it a dead letter: where it came from, and why it is dead.
     pub(crate) fn with_dead_letter(self, subject: &str, source: &str, reason: &str) -> Self {
         // A header is one line.
-        let reason = reason.split(['\r', '\n']).map(str::trim).collect::<Vec<_>>().join(" ");
+        let reason = reason
+            .split(['\r', '\n'])
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join(" ");
         self.with_header(header::DEAD_SUBJECT, subject.to_owned())
             .with_header(header::DEAD_SOURCE, source.to_owned())
             .with_header(header::DEAD_REASON, reason)
@@ -121,7 +129,11 @@ impl Publisher {
         message: Outgoing,
     ) -> impl Future<Output = Published> + Send + 'static + use<> {
         let (done, answer) = oneshot::channel();
-        let handed_over = self.0.send(Order { message, repetitions: 0, done });
+        let handed_over = self.0.send(Order {
+            message,
+            repetitions: 0,
+            done,
+        });
         async move {
             if handed_over.is_err() {
                 return std::future::pending().await;
@@ -164,7 +176,10 @@ fn send(context: &Context, order: Order) -> BoxFuture<'_, Attempt> {
         .payload(order.message.body.clone())
         .headers(order.message.headers.clone());
     async move {
-        match context.send_publish(order.message.subject.clone(), publish).await {
+        match context
+            .send_publish(order.message.subject.clone(), publish)
+            .await
+        {
             Ok(ack) => async move { (order, ack.await) }.boxed(),
             Err(error) => async move { (order, Err(error)) }.boxed(),
         }
@@ -215,8 +230,11 @@ fn is_permanent(error: &PublishError) -> bool {
     std::error::Error::source(error)
         .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>())
         .is_some_and(|error| {
-            [ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM, ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM]
-                .contains(&error.error_code())
+            [
+                ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
+                ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM,
+            ]
+            .contains(&error.error_code())
         })
 }
 

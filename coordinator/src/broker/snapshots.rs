@@ -52,17 +52,29 @@ pub(crate) struct Snapshots {
 
 impl Snapshots {
     pub(super) fn new(context: Context, sagas: Store, partitions: Store) -> Self {
-        Self { context, sagas, partitions }
+        Self {
+            context,
+            sagas,
+            partitions,
+        }
     }
 
     /// The last entry that needs no folding again; 0 if there is none.
-    pub(crate) async fn checkpoint(&self, partition: PartitionId) -> Result<JournalSeq, BrokerError> {
+    pub(crate) async fn checkpoint(
+        &self,
+        partition: PartitionId,
+    ) -> Result<JournalSeq, BrokerError> {
         let key = checkpoint_key(partition);
         let body = self.partitions.get(key.as_str()).await;
         let body = body.map_err(|error| BrokerError::request(key.clone(), &error))?;
-        let Some(body) = body else { return Ok(JournalSeq(0)) };
-        let seq = std::str::from_utf8(&body).ok().and_then(|text| text.parse().ok());
-        seq.map(JournalSeq).ok_or(BrokerError::Unreadable { what: key })
+        let Some(body) = body else {
+            return Ok(JournalSeq(0));
+        };
+        let seq = std::str::from_utf8(&body)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        seq.map(JournalSeq)
+            .ok_or(BrokerError::Unreadable { what: key })
     }
 
     pub(crate) async fn set_checkpoint(
@@ -71,8 +83,12 @@ impl Snapshots {
         seq: JournalSeq,
     ) -> Result<(), BrokerError> {
         let key = checkpoint_key(partition);
-        let put = self.partitions.put(key.as_str(), seq.to_string().into()).await;
-        put.map(drop).map_err(|error| BrokerError::request(key, &error))
+        let put = self
+            .partitions
+            .put(key.as_str(), seq.to_string().into())
+            .await;
+        put.map(drop)
+            .map_err(|error| BrokerError::request(key, &error))
     }
 
     /// All snapshots of a partition.
@@ -80,15 +96,25 @@ impl Snapshots {
         let prefix = format!("$KV.{}.", subject::SAGAS_BUCKET);
         let filter = format!("{prefix}{partition}.>");
         let stream = format!("KV_{}", subject::SAGAS_BUCKET);
-        let messages =
-            listing::read(&self.context, &stream, &filter, DeliverPolicy::LastPerSubject).await?;
-        let snapshots = messages.into_iter().filter(|message| !message.is_removal).map(|message| {
-            Snapshot {
-                key: message.subject.strip_prefix(&prefix).unwrap_or_default().to_owned(),
+        let messages = listing::read(
+            &self.context,
+            &stream,
+            &filter,
+            DeliverPolicy::LastPerSubject,
+        )
+        .await?;
+        let snapshots = messages
+            .into_iter()
+            .filter(|message| !message.is_removal)
+            .map(|message| Snapshot {
+                key: message
+                    .subject
+                    .strip_prefix(&prefix)
+                    .unwrap_or_default()
+                    .to_owned(),
                 body: message.body,
                 revision: message.seq,
-            }
-        });
+            });
         Ok(snapshots.collect())
     }
 
@@ -101,16 +127,27 @@ impl Snapshots {
         let key = subject::snapshot_key(partition, address);
         let entry = self.sagas.entry(key.as_str()).await;
         let entry = entry.map_err(|error| BrokerError::request(key, &error))?;
-        Ok(entry.filter(|entry| entry.operation == Operation::Put).map(|entry| entry.value))
+        Ok(entry
+            .filter(|entry| entry.operation == Operation::Put)
+            .map(|entry| entry.value))
     }
 
     /// Writes a snapshot over the one of this revision (0: there is none). Gives the new revision.
-    pub(crate) async fn put(&self, key: &str, body: Vec<u8>, revision: u64) -> Result<u64, SaveError> {
+    pub(crate) async fn put(
+        &self,
+        key: &str,
+        body: Vec<u8>,
+        revision: u64,
+    ) -> Result<u64, SaveError> {
         if revision == 0 {
-            return self.sagas.create(key, body.into()).await.map_err(|error| match error.kind() {
-                CreateErrorKind::AlreadyExists => SaveError::Conflict,
-                _ => BrokerError::request(key.to_owned(), &error).into(),
-            });
+            return self
+                .sagas
+                .create(key, body.into())
+                .await
+                .map_err(|error| match error.kind() {
+                    CreateErrorKind::AlreadyExists => SaveError::Conflict,
+                    _ => BrokerError::request(key.to_owned(), &error).into(),
+                });
         }
         let updated = self.sagas.update(key, body.into(), revision).await;
         updated.map_err(|error| conflict_or(key, error.kind(), &error))
@@ -118,8 +155,10 @@ impl Snapshots {
 
     /// Removes the snapshot of this revision.
     pub(crate) async fn remove(&self, key: &str, revision: u64) -> Result<(), SaveError> {
-        let removed =
-            self.sagas.purge_expect_revision_with_ttl(key, revision, REMOVAL_MARKER).await;
+        let removed = self
+            .sagas
+            .purge_expect_revision_with_ttl(key, revision, REMOVAL_MARKER)
+            .await;
         removed.map_err(|error| conflict_or(key, error.kind(), &error))
     }
 
@@ -135,7 +174,11 @@ impl Snapshots {
     /// The entry that started a saga, by its subject; `None` if it is not there, or not readable.
     pub(crate) async fn first_start(&self, start: &str) -> Option<Start> {
         let partition = subject::JournalSubject::parse(start).ok()?.partition;
-        let stream = self.context.get_stream_no_info(subject::journal_stream(partition)).await.ok()?;
+        let stream = self
+            .context
+            .get_stream_no_info(subject::journal_stream(partition))
+            .await
+            .ok()?;
         let message = stream.direct_get_first_for_subject(start).await.ok()?;
         envelope::decode(&message.payload).ok()
     }

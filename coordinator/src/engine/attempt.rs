@@ -38,17 +38,27 @@ impl<'a> Turn<'a> {
             Some(step) => step,
             None => self.next_step(),
         };
-        let Some(scope) = self.scope_mut(number) else { return Ok(()) };
+        let Some(scope) = self.scope_mut(number) else {
+            return Ok(());
+        };
         scope.step = Some(step);
         scope.attempt += 1;
-        let command = self.effect_id(step).command(self.scope(number).map_or(1, |s| s.attempt));
+        let command = self
+            .effect_id(step)
+            .command(self.scope(number).map_or(1, |s| s.attempt));
         self.run.pending.insert(step, number);
 
         let token = match &task.action {
-            Action::Task { task, waits_for_token: true } => Some(self.token(task, command)),
+            Action::Task {
+                task,
+                waits_for_token: true,
+            } => Some(self.token(task, command)),
             _ => None,
         };
-        let subject = Subject { token: token.as_deref(), ..Subject::default() };
+        let subject = Subject {
+            token: token.as_deref(),
+            ..Subject::default()
+        };
         let input = self.effective_input(number, state)?;
         let arguments = self.arguments(number, state, &input, subject)?;
         check_size(state, &arguments)?;
@@ -98,8 +108,9 @@ impl<'a> Turn<'a> {
                         undoes: None,
                         input: arguments,
                         deadline,
-                        heartbeat_ms: heartbeat
-                            .map(|interval| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)),
+                        heartbeat_ms: heartbeat.map(|interval| {
+                            u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)
+                        }),
                         token,
                         reply_to: self.reply_subject(name),
                     }),
@@ -113,7 +124,10 @@ impl<'a> Turn<'a> {
                 return Ok(());
             }
             Action::Await { subject } => {
-                let known = self.buffered.iter().position(|event| *event.name == **subject);
+                let known = self
+                    .buffered
+                    .iter()
+                    .position(|event| *event.name == **subject);
                 let name = subject.to_string();
                 self.tell(
                     number,
@@ -142,7 +156,10 @@ impl<'a> Turn<'a> {
                     let message = format!("The field 'Key' is not a saga key: {error}");
                     failure(state, error_name::QUERY_EVALUATION_ERROR, &message)
                 })?;
-                let child = SagaAddress { definition: definition.clone(), key };
+                let child = SagaAddress {
+                    definition: definition.clone(),
+                    key,
+                };
                 self.start_child(number, state, &child, command, arguments);
                 AttemptKind::Child(child)
             }
@@ -154,8 +171,9 @@ impl<'a> Turn<'a> {
                 since: self.now,
                 deadline,
                 heartbeat_deadline,
-                heartbeat_interval: heartbeat
-                    .map_or(0, |span| i64::try_from(span.as_micros()).unwrap_or(i64::MAX)),
+                heartbeat_interval: heartbeat.map_or(0, |span| {
+                    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
+                }),
                 is_submitted: false,
             }),
         );
@@ -181,7 +199,11 @@ impl<'a> Turn<'a> {
         self.ask(Effect::StartChild {
             child: child.clone(),
             input,
-            parent: Parent { partition: self.partition, saga: self.address.clone(), command },
+            parent: Parent {
+                partition: self.partition,
+                saga: self.address.clone(),
+                command,
+            },
             trace: self.run.trace,
         });
     }
@@ -229,7 +251,9 @@ impl<'a> Turn<'a> {
             return;
         }
         let now = self.now;
-        let Some(scope) = self.scope(number) else { return };
+        let Some(scope) = self.scope(number) else {
+            return;
+        };
         let is_current = scope.attempt == command.attempt;
         let waits_for_token = matches!(
             self.state_of(number).map(|state| &state.kind),
@@ -237,7 +261,9 @@ impl<'a> Turn<'a> {
                 if matches!(task.action, Action::Task { waits_for_token: true, .. })
         );
         let name = self.state_name(number);
-        let Some(scope) = self.scope_mut(number) else { return };
+        let Some(scope) = self.scope_mut(number) else {
+            return;
+        };
         let since = match &scope.activity {
             Activity::Attempt(attempt) if is_current => attempt.since,
             _ => scope.entered_at,
@@ -266,7 +292,13 @@ impl<'a> Turn<'a> {
                 if command.attempt <= scope.attempt && (is_callback || !waits_for_token) =>
             {
                 if !is_current {
-                    self.tell(number, Happening::LateReply { command, succeeded: true });
+                    self.tell(
+                        number,
+                        Happening::LateReply {
+                            command,
+                            succeeded: true,
+                        },
+                    );
                 }
                 self.tell(
                     number,
@@ -287,14 +319,26 @@ impl<'a> Turn<'a> {
                 let told = failure.clone();
                 self.tell(
                     number,
-                    Happening::TaskFailed { command, state: name, since, failure: told, worker },
+                    Happening::TaskFailed {
+                        command,
+                        state: name,
+                        since,
+                        failure: told,
+                        worker,
+                    },
                 );
                 self.fail(number, failure, retryable);
             }
             (TaskResult::Failed { .. }, Activity::Attempt(_) | Activity::Until(_))
                 if scope.unknown.remove(&command.attempt) =>
             {
-                self.tell(number, Happening::LateReply { command, succeeded: false });
+                self.tell(
+                    number,
+                    Happening::LateReply {
+                        command,
+                        succeeded: false,
+                    },
+                );
             }
             _ => self.effects.ignored = Some(Ignored::NotPending),
         }
@@ -303,13 +347,16 @@ impl<'a> Turn<'a> {
     /// A child saga has ended.
     pub(super) fn hear_child(&mut self, command: CommandId, outcome: Outcome) {
         let result = match outcome.status {
-            SagaStatus::Succeeded => {
-                TaskResult::Succeeded { output: outcome.output.unwrap_or_default() }
-            }
+            SagaStatus::Succeeded => TaskResult::Succeeded {
+                output: outcome.output.unwrap_or_default(),
+            },
             SagaStatus::Canceled => TaskResult::Failed {
                 failure: Failure::new(
                     error_name::CHILD_CANCELED,
-                    outcome.failure.map(|failure| failure.to_string()).unwrap_or_default(),
+                    outcome
+                        .failure
+                        .map(|failure| failure.to_string())
+                        .unwrap_or_default(),
                 ),
                 retryable: true,
             },
@@ -325,7 +372,9 @@ impl<'a> Turn<'a> {
 
     /// The attempt's time, or its heartbeat's, is over.
     pub(super) fn give_up(&mut self, number: u32, attempt: &Attempt) {
-        let Some(scope) = self.scope_mut(number) else { return };
+        let Some(scope) = self.scope_mut(number) else {
+            return;
+        };
         let Some(step) = scope.step else { return };
         let attempt_number = scope.attempt;
         scope.unknown.insert(attempt_number);
@@ -352,16 +401,33 @@ impl<'a> Turn<'a> {
         let state = self.state_name(number);
         let told = failure.clone();
         let since = attempt.since;
-        self.tell(number, Happening::TaskTimedOut { command, state, since, failure: told });
+        self.tell(
+            number,
+            Happening::TaskTimedOut {
+                command,
+                state,
+                since,
+                failure: told,
+            },
+        );
         self.fail(number, failure, true);
     }
 
     /// The state is left: what its step did, or may have done, goes onto the stack.
     ///
     /// `result` is the step's result if it succeeded.
-    pub(super) fn leave_step(&mut self, number: u32, state: &'a State, result: Option<&Arc<Value>>) {
-        let Some(scope) = self.scope_mut(number) else { return };
-        let Some(step) = scope.step.take() else { return };
+    pub(super) fn leave_step(
+        &mut self,
+        number: u32,
+        state: &'a State,
+        result: Option<&Arc<Value>>,
+    ) {
+        let Some(scope) = self.scope_mut(number) else {
+            return;
+        };
+        let Some(step) = scope.step.take() else {
+            return;
+        };
         let in_flight = scope.attempt;
         scope.attempt = 0;
         let mut unknown = std::mem::take(&mut scope.unknown);
@@ -370,20 +436,25 @@ impl<'a> Turn<'a> {
         let state_number = scope.state;
         let input = Arc::clone(&scope.input);
         self.run.pending.remove(&step);
-        let Kind::Task(task) = &state.kind else { return };
+        let Kind::Task(task) = &state.kind else {
+            return;
+        };
 
         let mut settles_at = self.now;
         let mut is_child = false;
         match activity {
-            Activity::Attempt(Attempt { kind: AttemptKind::Task, deadline, .. })
-                if result.is_none() =>
-            {
+            Activity::Attempt(Attempt {
+                kind: AttemptKind::Task,
+                deadline,
+                ..
+            }) if result.is_none() => {
                 unknown.insert(in_flight);
                 settles_at = deadline.min(self.now + limit::SETTLE_TIME);
             }
-            Activity::Attempt(Attempt { kind: AttemptKind::Child(child), .. })
-                if result.is_none() =>
-            {
+            Activity::Attempt(Attempt {
+                kind: AttemptKind::Child(child),
+                ..
+            }) if result.is_none() => {
                 unknown.insert(in_flight);
                 is_child = true;
                 let reason = "the saga that waits for it has turned back".to_owned();
@@ -399,7 +470,9 @@ impl<'a> Turn<'a> {
         let is_undoable = task.compensate.is_some() || is_child;
         if result.is_none() && !is_undoable {
             let effect = self.run.id.effect(step);
-            self.run.unresolved.extend(unknown.iter().map(|attempt| effect.command(*attempt)));
+            self.run
+                .unresolved
+                .extend(unknown.iter().map(|attempt| effect.command(*attempt)));
         }
         let undo = match result {
             Some(result) if task.compensate.is_some() => Some(UndoStep {
@@ -418,13 +491,19 @@ impl<'a> Turn<'a> {
                     attempts: unknown,
                     settles_at,
                     input,
-                    variables: Sight { run: self.run, scope: number }.flatten(),
+                    variables: Sight {
+                        run: self.run,
+                        scope: number,
+                    }
+                    .flatten(),
                 }),
             }),
             _ => None,
         };
         if let Some(scope) = self.scope_mut(number) {
-            scope.undo.extend(undo.map(|step| Undo::Step(Box::new(step))));
+            scope
+                .undo
+                .extend(undo.map(|step| Undo::Step(Box::new(step))));
         }
         if result.is_some() && task.is_pivot {
             self.pass_pivot(number, state);
@@ -440,9 +519,14 @@ impl<'a> Turn<'a> {
         task: &Task,
         result: Option<&Arc<Value>>,
     ) -> Arc<Value> {
-        let Some(compensation) = &task.compensate else { return Arc::new(Value::Null) };
+        let Some(compensation) = &task.compensate else {
+            return Arc::new(Value::Null);
+        };
         let input = self.effective_input(number, state).unwrap_or_default();
-        let subject = Subject { result: result.map(|value| &**value), ..Subject::default() };
+        let subject = Subject {
+            result: result.map(|value| &**value),
+            ..Subject::default()
+        };
         if let Some(template) = &compensation.arguments {
             let seen = match (state.language, result) {
                 (dirigent_contracts::definition::model::QueryLanguage::JsonPath, Some(result)) => {
@@ -455,7 +539,8 @@ impl<'a> Turn<'a> {
                 return Arc::new(value);
             }
         }
-        self.arguments(number, state, &input, Subject::default()).unwrap_or(input)
+        self.arguments(number, state, &input, Subject::default())
+            .unwrap_or(input)
     }
 
     fn pass_pivot(&mut self, number: u32, state: &State) {
@@ -468,7 +553,12 @@ impl<'a> Turn<'a> {
                 _ => {}
             }
         }
-        self.tell(number, Happening::PivotPassed { state: state.name.to_string() });
+        self.tell(
+            number,
+            Happening::PivotPassed {
+                state: state.name.to_string(),
+            },
+        );
     }
 }
 
@@ -486,14 +576,23 @@ fn leaves_doubt(failure: &Failure) -> bool {
 /// at most the longest delay; with full jitter, a random part of it.
 pub(super) fn backoff(rule: &Retrier, used: u32, environment: &mut Environment) -> Duration {
     const LONGEST: f64 = 31_622_400.0;
-    #[expect(clippy::cast_precision_loss, reason = "intervals are far below 2^52 seconds")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "intervals are far below 2^52 seconds"
+    )]
     let (interval, longest) = (
         rule.interval_seconds as f64,
-        rule.max_delay_seconds.map_or(LONGEST, |seconds| (seconds as f64).min(LONGEST)),
+        rule.max_delay_seconds
+            .map_or(LONGEST, |seconds| (seconds as f64).min(LONGEST)),
     );
     let exponent = i32::try_from(used).unwrap_or(i32::MAX);
-    let delay = (interval * rule.backoff_rate.powi(exponent)).min(longest).max(0.0);
-    let part = if rule.has_full_jitter { environment.random().unit() } else { 1.0 };
+    let delay = (interval * rule.backoff_rate.powi(exponent))
+        .min(longest)
+        .max(0.0);
+    let part = if rule.has_full_jitter {
+        environment.random().unit()
+    } else {
+        1.0
+    };
     Duration::from_secs_f64(delay * part)
 }
-

@@ -26,7 +26,14 @@ impl<'a> Turn<'a> {
             .iter()
             .zip(0..)
             .map(|(&machine, index)| {
-                self.open(Scope::new(machine, Some(Slot { scope: number, index }), None))
+                self.open(Scope::new(
+                    machine,
+                    Some(Slot {
+                        scope: number,
+                        index,
+                    }),
+                    None,
+                ))
             })
             .collect();
         self.set_activity(
@@ -38,7 +45,13 @@ impl<'a> Turn<'a> {
             }),
         );
         let name = state.name.to_string();
-        self.tell(number, Happening::ParallelStarted { state: name, scopes: scopes.clone() });
+        self.tell(
+            number,
+            Happening::ParallelStarted {
+                state: name,
+                scopes: scopes.clone(),
+            },
+        );
         for (&scope, &machine) in scopes.iter().zip(machines) {
             self.start(scope, machine, Arc::clone(&input));
         }
@@ -53,8 +66,15 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn start(&mut self, scope: u32, machine: u32, input: Arc<Value>) {
-        let start = self.program.machine(machine).map_or(0, |machine| machine.start);
-        self.work.push_back(Work::Enter { scope, state: start, input });
+        let start = self
+            .program
+            .machine(machine)
+            .map_or(0, |machine| machine.start);
+        self.work.push_back(Work::Enter {
+            scope,
+            state: start,
+            input,
+        });
     }
 
     pub(super) fn begin_iterations(
@@ -112,7 +132,11 @@ impl<'a> Turn<'a> {
                 items,
                 live: BTreeSet::new(),
                 next: 0,
-                concurrency: if concurrency == 0 { u32::MAX } else { bounded(concurrency) },
+                concurrency: if concurrency == 0 {
+                    u32::MAX
+                } else {
+                    bounded(concurrency)
+                },
                 failed: 0,
                 tolerated: bounded(tolerated),
                 input,
@@ -130,12 +154,16 @@ impl<'a> Turn<'a> {
     ) -> Result<Vec<Arc<Value>>, Failure> {
         let (value, field) = match &map.items {
             Items::Input => (Value::clone(input), None),
-            Items::Path(path) => {
-                (self.select(number, state, path, input, "ItemsPath")?, Some("ItemsPath"))
-            }
+            Items::Path(path) => (
+                self.select(number, state, path, input, "ItemsPath")?,
+                Some("ItemsPath"),
+            ),
             Items::Template(template) => {
                 let subject = Subject::default();
-                (self.template(number, state, template, input, subject, "Items")?, Some("Items"))
+                (
+                    self.template(number, state, template, input, subject, "Items")?,
+                    Some("Items"),
+                )
             }
         };
         match value {
@@ -213,10 +241,16 @@ impl<'a> Turn<'a> {
     /// Begins as many iterations as may run at once; ends the Map after its last.
     fn advance_map(&mut self, number: u32, state: &'a State, map: &'a Map) -> Result<(), Failure> {
         loop {
-            let Some(scope) = self.scope_mut(number) else { return Ok(()) };
-            let Activity::Iterations(iterations) = &mut scope.activity else { return Ok(()) };
+            let Some(scope) = self.scope_mut(number) else {
+                return Ok(());
+            };
+            let Activity::Iterations(iterations) = &mut scope.activity else {
+                return Ok(());
+            };
             let index = iterations.next;
-            let Some(item) = iterations.items.get(index as usize).map(Arc::clone) else { break };
+            let Some(item) = iterations.items.get(index as usize).map(Arc::clone) else {
+                break;
+            };
             if iterations.live.len() >= iterations.concurrency as usize {
                 return Ok(());
             }
@@ -225,15 +259,24 @@ impl<'a> Turn<'a> {
             let input = match &map.selector {
                 None => Arc::clone(&item),
                 Some(template) => {
-                    let subject = Subject { item: Some((index, &item)), ..Subject::default() };
+                    let subject = Subject {
+                        item: Some((index, &item)),
+                        ..Subject::default()
+                    };
                     let field = "ItemSelector";
                     Arc::new(self.template(number, state, template, &input, subject, field)?)
                 }
             };
             check_size(state, &input)?;
-            let slot = Slot { scope: number, index };
-            let iteration =
-                self.open(Scope::new(map.machine, Some(slot), Some(Item { index, value: item })));
+            let slot = Slot {
+                scope: number,
+                index,
+            };
+            let iteration = self.open(Scope::new(
+                map.machine,
+                Some(slot),
+                Some(Item { index, value: item }),
+            ));
             if let Some(Activity::Iterations(iterations)) =
                 self.scope_mut(number).map(|scope| &mut scope.activity)
             {
@@ -249,28 +292,44 @@ impl<'a> Turn<'a> {
             );
             self.start(iteration, map.machine, input);
         }
-        let Some(scope) = self.scope_mut(number) else { return Ok(()) };
-        let Activity::Iterations(iterations) = &mut scope.activity else { return Ok(()) };
+        let Some(scope) = self.scope_mut(number) else {
+            return Ok(());
+        };
+        let Activity::Iterations(iterations) = &mut scope.activity else {
+            return Ok(());
+        };
         if iterations.live.is_empty() {
             let outputs = std::mem::take(&mut iterations.outputs);
             let undo = std::mem::take(&mut iterations.undo);
             scope.undo.extend(branches(undo));
             scope.activity = Activity::Moving;
             // An iteration whose failure was tolerated has no output.
-            let outputs = outputs.into_iter().flatten().map(Arc::unwrap_or_clone).collect();
+            let outputs = outputs
+                .into_iter()
+                .flatten()
+                .map(Arc::unwrap_or_clone)
+                .collect();
             let name = state.name.to_string();
             self.tell(number, Happening::MapSucceeded { state: name });
-            self.work
-                .push_back(Work::Finish { scope: number, result: Arc::new(Value::Array(outputs)) });
+            self.work.push_back(Work::Finish {
+                scope: number,
+                result: Arc::new(Value::Array(outputs)),
+            });
         }
         Ok(())
     }
 
     /// A branch or an iteration has ended well.
     pub(super) fn end_member(&mut self, number: u32, slot: Slot, output: Arc<Value>) {
-        let Some(member) = self.run.scopes.remove(&number) else { return };
-        let Some(state) = self.state_of(slot.scope) else { return };
-        let Some(around) = self.scope_mut(slot.scope) else { return };
+        let Some(member) = self.run.scopes.remove(&number) else {
+            return;
+        };
+        let Some(state) = self.state_of(slot.scope) else {
+            return;
+        };
+        let Some(around) = self.scope_mut(slot.scope) else {
+            return;
+        };
         let index = slot.index as usize;
         match &mut around.activity {
             Activity::Branches(branches_of) => {
@@ -282,8 +341,11 @@ impl<'a> Turn<'a> {
                     let undo = std::mem::take(&mut branches_of.undo);
                     around.undo.extend(branches(undo));
                     around.activity = Activity::Moving;
-                    let outputs =
-                        outputs.into_iter().flatten().map(Arc::unwrap_or_clone).collect();
+                    let outputs = outputs
+                        .into_iter()
+                        .flatten()
+                        .map(Arc::unwrap_or_clone)
+                        .collect();
                     let name = state.name.to_string();
                     self.tell(slot.scope, Happening::ParallelSucceeded { state: name });
                     self.work.push_back(Work::Finish {
@@ -298,7 +360,10 @@ impl<'a> Turn<'a> {
                 iterations.undo[index] = member.undo;
                 let name = state.name.to_string();
                 let index = u64::from(slot.index);
-                self.tell(slot.scope, Happening::IterationSucceeded { state: name, index });
+                self.tell(
+                    slot.scope,
+                    Happening::IterationSucceeded { state: name, index },
+                );
                 self.go_on_with_map(slot.scope, state);
             }
             _ => {}
@@ -317,15 +382,22 @@ impl<'a> Turn<'a> {
     pub(super) fn fail_member(&mut self, number: u32, slot: Slot, failure: Failure) {
         let undo = self.abort(number);
         self.run.scopes.remove(&number);
-        let Some(state) = self.state_of(slot.scope) else { return };
+        let Some(state) = self.state_of(slot.scope) else {
+            return;
+        };
         let name = state.name.to_string();
-        let Some(around) = self.scope_mut(slot.scope) else { return };
+        let Some(around) = self.scope_mut(slot.scope) else {
+            return;
+        };
         match &mut around.activity {
             Activity::Branches(branches_of) => {
                 branches_of.live.remove(&number);
                 branches_of.undo[slot.index as usize] = undo;
                 self.stop_members(slot.scope);
-                let told = Happening::ParallelFailed { state: name, failure: failure.clone() };
+                let told = Happening::ParallelFailed {
+                    state: name,
+                    failure: failure.clone(),
+                };
                 self.tell(slot.scope, told);
             }
             Activity::Iterations(iterations) => {
@@ -356,7 +428,10 @@ impl<'a> Turn<'a> {
                 } else {
                     failure
                 };
-                let told = Happening::MapFailed { state: name, failure: failure.clone() };
+                let told = Happening::MapFailed {
+                    state: name,
+                    failure: failure.clone(),
+                };
                 self.tell(slot.scope, told);
                 self.fail_later(slot.scope, failure);
                 return;
@@ -368,7 +443,9 @@ impl<'a> Turn<'a> {
 
     /// Aborts the members of a Parallel or a Map that still run, and gathers what all of them did.
     fn stop_members(&mut self, number: u32) {
-        let Some(scope) = self.scope_mut(number) else { return };
+        let Some(scope) = self.scope_mut(number) else {
+            return;
+        };
         let activity = std::mem::replace(&mut scope.activity, Activity::Moving);
         let (mut stacks, live) = match activity {
             Activity::Branches(branches_of) => (branches_of.undo, branches_of.live),
@@ -399,9 +476,12 @@ impl<'a> Turn<'a> {
     /// Stops whatever a scope does, and gives what there is to undo in it.
     pub(super) fn abort(&mut self, number: u32) -> Vec<Undo> {
         self.stop_members(number);
-        let Some(state) = self.state_of(number) else { return Vec::new() };
-        let is_under_way =
-            self.scope(number).is_some_and(|scope| !matches!(scope.activity, Activity::Moving));
+        let Some(state) = self.state_of(number) else {
+            return Vec::new();
+        };
+        let is_under_way = self
+            .scope(number)
+            .is_some_and(|scope| !matches!(scope.activity, Activity::Moving));
         if is_under_way {
             self.tell(
                 number,
@@ -412,7 +492,9 @@ impl<'a> Turn<'a> {
             );
         }
         self.leave_step(number, state, None);
-        let Some(scope) = self.scope_mut(number) else { return Vec::new() };
+        let Some(scope) = self.scope_mut(number) else {
+            return Vec::new();
+        };
         let mut undo = std::mem::take(&mut scope.undo);
         // An explicit Compensate that was under way goes on with what it had left.
         if let Activity::Undoing(track) = std::mem::replace(&mut scope.activity, Activity::Moving) {

@@ -36,7 +36,11 @@ impl<'a> Turn<'a> {
                 }
                 Ok(false)
             }
-            Test::Compare { variable, operator, operand } => {
+            Test::Compare {
+                variable,
+                operator,
+                operand,
+            } => {
                 let found = self.look_up(scope, state, variable, input);
                 if *operator == Comparison::IsPresent {
                     let expected = matches!(operand, Operand::Literal(Value::Bool(true)));
@@ -64,7 +68,10 @@ impl<'a> Turn<'a> {
         input: &Value,
     ) -> Result<Value, PathError> {
         let context = self.context(scope, state, Subject::default());
-        let sight = Sight { run: self.run, scope };
+        let sight = Sight {
+            run: self.run,
+            scope,
+        };
         path.select(&Scope::new(input, &context, &sight))
     }
 }
@@ -94,7 +101,10 @@ fn holds(operator: Comparison, value: &Value, operand: &Value) -> bool {
         | C::StringGreaterThan
         | C::StringLessThanEquals
         | C::StringGreaterThanEquals => {
-            let ordering = value.as_str().zip(operand.as_str()).map(|(value, operand)| value.cmp(operand));
+            let ordering = value
+                .as_str()
+                .zip(operand.as_str())
+                .map(|(value, operand)| value.cmp(operand));
             fits(operator, ordering)
         }
         C::NumericEquals
@@ -108,8 +118,9 @@ fn holds(operator: Comparison, value: &Value, operand: &Value) -> bool {
         | C::TimestampLessThanEquals
         | C::TimestampGreaterThanEquals => {
             let instant = |value: &Value| value.as_str().and_then(parse_instant);
-            let ordering =
-                instant(value).zip(instant(operand)).map(|(value, operand)| value.cmp(&operand));
+            let ordering = instant(value)
+                .zip(instant(operand))
+                .map(|(value, operand)| value.cmp(&operand));
             fits(operator, ordering)
         }
     }
@@ -119,12 +130,17 @@ fn order_numbers(value: &Value, operand: &Value) -> Option<Ordering> {
     if let (Some(value), Some(operand)) = (value.as_i64(), operand.as_i64()) {
         return Some(value.cmp(&operand));
     }
-    value.as_f64().zip(operand.as_f64()).and_then(|(value, operand)| value.partial_cmp(&operand))
+    value
+        .as_f64()
+        .zip(operand.as_f64())
+        .and_then(|(value, operand)| value.partial_cmp(&operand))
 }
 
 fn fits(operator: Comparison, ordering: Option<Ordering>) -> bool {
     use Comparison as C;
-    let Some(ordering) = ordering else { return false };
+    let Some(ordering) = ordering else {
+        return false;
+    };
     match operator {
         C::StringEquals | C::NumericEquals | C::TimestampEquals => ordering.is_eq(),
         C::StringLessThan | C::NumericLessThan | C::TimestampLessThan => ordering.is_lt(),
@@ -201,7 +217,11 @@ mod tests {
             ("x", "", false),
             ("abcabc", "*abc", true),
         ] {
-            assert_eq!(is_match(text, pattern), expected, "{text:?} against {pattern:?}");
+            assert_eq!(
+                is_match(text, pattern),
+                expected,
+                "{text:?} against {pattern:?}"
+            );
         }
     }
 
@@ -211,15 +231,30 @@ mod tests {
         for (operator, value, operand, expected) in [
             (C::NumericEquals, json!(1), json!(1.0), true),
             (C::NumericEquals, json!("1"), json!(1), false),
-            (C::NumericGreaterThan, json!(9_007_199_254_740_993_i64), json!(9_007_199_254_740_992_i64), true),
+            (
+                C::NumericGreaterThan,
+                json!(9_007_199_254_740_993_i64),
+                json!(9_007_199_254_740_992_i64),
+                true,
+            ),
             (C::StringLessThan, json!("a"), json!("b"), true),
             (C::StringLessThan, json!(1), json!("b"), false),
             (C::BooleanEquals, json!(true), json!(true), true),
             (C::BooleanEquals, json!("true"), json!(true), false),
             (C::IsNull, json!(null), json!(true), true),
             (C::IsNumeric, json!("1"), json!(false), true),
-            (C::IsTimestamp, json!("2016-12-05T21:29:29Z"), json!(true), true),
-            (C::IsTimestamp, json!("2016-12-05 21:29:29Z"), json!(true), false),
+            (
+                C::IsTimestamp,
+                json!("2016-12-05T21:29:29Z"),
+                json!(true),
+                true,
+            ),
+            (
+                C::IsTimestamp,
+                json!("2016-12-05 21:29:29Z"),
+                json!(true),
+                false,
+            ),
             (
                 C::TimestampLessThan,
                 json!("2016-12-05T21:29:29+01:00"),
@@ -227,7 +262,11 @@ mod tests {
                 true,
             ),
         ] {
-            assert_eq!(holds(operator, &value, &operand), expected, "{operator:?} {value} {operand}");
+            assert_eq!(
+                holds(operator, &value, &operand),
+                expected,
+                "{operator:?} {value} {operand}"
+            );
         }
     }
 }

@@ -37,13 +37,16 @@ impl<'a> Turn<'a> {
     }
 
     fn is_undoing(&self, scope: u32) -> bool {
-        self.scope(scope).is_some_and(|scope| matches!(scope.activity, Activity::Undoing(_)))
+        self.scope(scope)
+            .is_some_and(|scope| matches!(scope.activity, Activity::Undoing(_)))
     }
 
     /// Changes a scope's track, then drives it as far as it goes, and moves the scope on if all is
     /// undone.
     fn drive(&mut self, number: u32, change: impl FnOnce(&mut Self, &mut Track)) {
-        let Some(scope) = self.scope_mut(number) else { return };
+        let Some(scope) = self.scope_mut(number) else {
+            return;
+        };
         let activity = std::mem::replace(&mut scope.activity, Activity::Moving);
         let Activity::Undoing(mut track) = activity else {
             scope.activity = activity;
@@ -57,8 +60,10 @@ impl<'a> Turn<'a> {
             self.end_backward();
         } else {
             let input = self.scope(number).map(|scope| Arc::clone(&scope.input));
-            self.work
-                .push_back(Work::Finish { scope: number, result: input.unwrap_or_default() });
+            self.work.push_back(Work::Finish {
+                scope: number,
+                result: input.unwrap_or_default(),
+            });
         }
     }
 
@@ -103,7 +108,10 @@ impl<'a> Turn<'a> {
     fn compensation(&self, step: &UndoStep) -> Option<(&'a State, &'a Compensation)> {
         let state = self.program.state(step.machine, step.state)?;
         match &state.kind {
-            Kind::Task(task) => task.compensate.as_ref().map(|compensation| (state, compensation)),
+            Kind::Task(task) => task
+                .compensate
+                .as_ref()
+                .map(|compensation| (state, compensation)),
             _ => None,
         }
     }
@@ -123,7 +131,12 @@ impl<'a> Turn<'a> {
         if let Action::Publish { subject } = &compensation.action {
             let id = self.effect_id(step);
             self.publish(scope, subject, id, Arc::clone(&undoing.of.input));
-            self.tell(scope, Happening::StepUndone { state: state.name.to_string() });
+            self.tell(
+                scope,
+                Happening::StepUndone {
+                    state: state.name.to_string(),
+                },
+            );
             return None;
         }
         self.run.pending.insert(step, scope);
@@ -132,7 +145,9 @@ impl<'a> Turn<'a> {
     }
 
     fn attempt_undo(&mut self, scope: u32, undoing: &mut Undoing) {
-        let Some((state, compensation)) = self.compensation(&undoing.of) else { return };
+        let Some((state, compensation)) = self.compensation(&undoing.of) else {
+            return;
+        };
         undoing.attempt += 1;
         let command = self.effect_id(undoing.step).command(undoing.attempt);
         let deadline = self.now + compensation.timeout;
@@ -175,13 +190,19 @@ impl<'a> Turn<'a> {
             Action::Saga { definition, .. } => {
                 // The text of a command id is always a valid key.
                 if let Ok(key) = SagaKey::new(command.to_string()) {
-                    let child = SagaAddress { definition: definition.clone(), key };
+                    let child = SagaAddress {
+                        definition: definition.clone(),
+                        key,
+                    };
                     self.start_child(scope, state, &child, command, input);
                 }
             }
             Action::Publish { .. } | Action::Await { .. } => {}
         }
-        undoing.phase = UndoPhase::Attempt { since: self.now, deadline };
+        undoing.phase = UndoPhase::Attempt {
+            since: self.now,
+            deadline,
+        };
     }
 
     /// Somebody answers the command of an undo. Any attempt's success is the undo's.
@@ -202,7 +223,13 @@ impl<'a> Turn<'a> {
                     let (state, since) = (turn.undone_state(undoing), undoing.since(turn.now));
                     turn.tell(
                         scope,
-                        Happening::TaskSucceeded { command, state, since, output, worker },
+                        Happening::TaskSucceeded {
+                            command,
+                            state,
+                            since,
+                            output,
+                            worker,
+                        },
                     );
                     turn.undone(scope, track, command.effect.step);
                 }
@@ -214,7 +241,13 @@ impl<'a> Turn<'a> {
                     let told = failure.clone();
                     turn.tell(
                         scope,
-                        Happening::TaskFailed { command, state, since, failure: told, worker },
+                        Happening::TaskFailed {
+                            command,
+                            state,
+                            since,
+                            failure: told,
+                            worker,
+                        },
                     );
                     turn.undo_failed(scope, undoing, failure);
                 }
@@ -237,23 +270,38 @@ impl<'a> Turn<'a> {
     }
 
     fn undone(&mut self, scope: u32, track: &mut Track, step: u32) {
-        let Some(undoing) = track.undoing_mut(step) else { return };
-        let state = self.compensation(&undoing.of).map(|(state, _)| state.name.to_string());
-        self.tell(scope, Happening::StepUndone { state: state.unwrap_or_default() });
+        let Some(undoing) = track.undoing_mut(step) else {
+            return;
+        };
+        let state = self
+            .compensation(&undoing.of)
+            .map(|(state, _)| state.name.to_string());
+        self.tell(
+            scope,
+            Happening::StepUndone {
+                state: state.unwrap_or_default(),
+            },
+        );
         let of = &undoing.of;
         let effect = self.run.id.effect(of.step);
         let doubted = of.doubt.iter().flat_map(|doubt| &doubt.attempts);
-        self.run.unresolved.extend(doubted.map(|attempt| effect.command(*attempt)));
+        self.run
+            .unresolved
+            .extend(doubted.map(|attempt| effect.command(*attempt)));
         self.run.pending.remove(&step);
         track.clear(step);
     }
 
     /// An attempt of an undo has failed: another follows, or a person is needed.
     fn undo_failed(&mut self, scope: u32, undoing: &mut Undoing, failure: Failure) {
-        let Some((state, compensation)) = self.compensation(&undoing.of) else { return };
+        let Some((state, compensation)) = self.compensation(&undoing.of) else {
+            return;
+        };
         let rules = &compensation.retry;
         undoing.retries.resize(rules.len(), 0);
-        let rule = rules.iter().position(|rule| matches(&rule.error_equals, &failure));
+        let rule = rules
+            .iter()
+            .position(|rule| matches(&rule.error_equals, &failure));
         match rule {
             Some(at) if undoing.retries[at] < rules[at].max_attempts => {
                 let delay = backoff(&rules[at], undoing.retries[at], &mut self.environment);
@@ -262,7 +310,15 @@ impl<'a> Turn<'a> {
                 undoing.phase = UndoPhase::Until(until);
                 let state = state.name.to_string();
                 let attempt = undoing.attempt + 1;
-                self.tell(scope, Happening::RetryScheduled { state, until, attempt, failure });
+                self.tell(
+                    scope,
+                    Happening::RetryScheduled {
+                        state,
+                        until,
+                        attempt,
+                        failure,
+                    },
+                );
             }
             _ => {
                 undoing.phase = UndoPhase::Stuck(failure.clone());
@@ -272,9 +328,16 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn stuck(&mut self, scope: u32, state: String, failure: Failure) {
-        let told = Happening::Stuck { state: state.clone(), failure: failure.clone() };
+        let told = Happening::Stuck {
+            state: state.clone(),
+            failure: failure.clone(),
+        };
         self.tell(scope, told);
-        self.ask(Effect::Incident { state, failure, at: self.now });
+        self.ask(Effect::Incident {
+            state,
+            failure,
+            at: self.now,
+        });
     }
 
     /// A deadline of a track has come.
@@ -332,12 +395,14 @@ impl<'a> Turn<'a> {
             let found = match (&mut scope.activity, in_stack) {
                 (_, Some(found)) => Some(found),
                 (Activity::Undoing(track), None) => track.doubtful_mut(step),
-                (Activity::Branches(branches), None) => {
-                    branches.undo.iter_mut().find_map(|stack| doubtful_in(stack, step))
-                }
-                (Activity::Iterations(iterations), None) => {
-                    iterations.undo.iter_mut().find_map(|stack| doubtful_in(stack, step))
-                }
+                (Activity::Branches(branches), None) => branches
+                    .undo
+                    .iter_mut()
+                    .find_map(|stack| doubtful_in(stack, step)),
+                (Activity::Iterations(iterations), None) => iterations
+                    .undo
+                    .iter_mut()
+                    .find_map(|stack| doubtful_in(stack, step)),
                 _ => None,
             };
             found.map(|found| (*number, found))
@@ -346,7 +411,9 @@ impl<'a> Turn<'a> {
             self.hear_unresolved(command, result);
             return;
         };
-        let Some(doubt) = &mut found.doubt else { return };
+        let Some(doubt) = &mut found.doubt else {
+            return;
+        };
         match result {
             TaskResult::Heartbeat => {
                 self.effects.ignored = Some(Ignored::NotPending);
@@ -412,9 +479,13 @@ fn late_arguments(
     environment: &mut crate::expression::Environment,
 ) -> Option<Arc<Value>> {
     let state = program.state(of.machine, of.state)?;
-    let Kind::Task(task) = &state.kind else { return None };
+    let Kind::Task(task) = &state.kind else {
+        return None;
+    };
     let template = task.compensate.as_ref()?.arguments.as_ref()?;
-    let Doubt { input, variables, .. } = of.doubt.as_ref()?;
+    let Doubt {
+        input, variables, ..
+    } = of.doubt.as_ref()?;
     let seen = match state.language {
         QueryLanguage::JsonPath => with_result(input, result),
         QueryLanguage::Jsonata => Arc::clone(input),

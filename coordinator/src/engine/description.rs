@@ -71,7 +71,11 @@ fn activities(run: &Run, program: Option<&Program>) -> Vec<api::Activity> {
                 Activity::Branches(branches) => format!("{} branches", branches.live.len()),
                 Activity::Iterations(iterations) => {
                     let done = iterations.outputs.iter().flatten().count();
-                    format!("{} of {} iterations", iterations.items.len() - done, iterations.items.len())
+                    format!(
+                        "{} of {} iterations",
+                        iterations.items.len() - done,
+                        iterations.items.len()
+                    )
                 }
                 Activity::Undoing(track) => doing(track, program),
                 Activity::Stuck(failure) => format!("a person: {failure}"),
@@ -91,23 +95,33 @@ fn doing(track: &Track, program: Option<&Program>) -> String {
     match &track.current {
         None => "nothing".to_owned(),
         Some(Current::Settling(of)) => {
-            format!("word whether {} happened", name(program, of.machine, of.state))
+            format!(
+                "word whether {} happened",
+                name(program, of.machine, of.state)
+            )
         }
         Some(Current::Undoing(undoing)) => {
             let state = name(program, undoing.of.machine, undoing.of.state);
             match &undoing.phase {
-                UndoPhase::Stuck(failure) => format!("a person: {state} cannot be undone: {failure}"),
+                UndoPhase::Stuck(failure) => {
+                    format!("a person: {state} cannot be undone: {failure}")
+                }
                 UndoPhase::Attempt { .. } => {
                     format!("{state} to be undone, attempt {}", undoing.attempt)
                 }
                 UndoPhase::Until(_) => {
-                    format!("the next attempt to undo {state}, number {}", undoing.attempt + 1)
+                    format!(
+                        "the next attempt to undo {state}, number {}",
+                        undoing.attempt + 1
+                    )
                 }
             }
         }
-        Some(Current::Branches(tracks)) => {
-            tracks.iter().map(|track| doing(track, program)).collect::<Vec<_>>().join("; ")
-        }
+        Some(Current::Branches(tracks)) => tracks
+            .iter()
+            .map(|track| doing(track, program))
+            .collect::<Vec<_>>()
+            .join("; "),
     }
 }
 
@@ -117,14 +131,23 @@ fn undo(run: &Run, program: Option<&Program>) -> Vec<String> {
         match &scope.activity {
             Activity::Undoing(track) => steps.extend(track.steps()),
             Activity::Branches(branches) => {
-                branches.undo.iter().for_each(|stack| steps.extend(steps_of(stack)));
+                branches
+                    .undo
+                    .iter()
+                    .for_each(|stack| steps.extend(steps_of(stack)));
             }
             Activity::Iterations(iterations) => {
-                iterations.undo.iter().for_each(|stack| steps.extend(steps_of(stack)));
+                iterations
+                    .undo
+                    .iter()
+                    .for_each(|stack| steps.extend(steps_of(stack)));
             }
             _ => {}
         }
         steps.extend(steps_of(&scope.undo));
     }
-    steps.into_iter().map(|(machine, state)| name(program, machine, state)).collect()
+    steps
+        .into_iter()
+        .map(|(machine, state)| name(program, machine, state))
+        .collect()
 }

@@ -31,7 +31,9 @@ impl Variables for Sight<'_> {
             if let Some(value) = scope.variables.get(name) {
                 return Some(value);
             }
-            at = scope.parent.and_then(|slot| self.run.scopes.get(&slot.scope));
+            at = scope
+                .parent
+                .and_then(|slot| self.run.scopes.get(&slot.scope));
         }
         None
     }
@@ -46,7 +48,9 @@ impl Sight<'_> {
             for (name, value) in &scope.variables {
                 all.entry(name.clone()).or_insert_with(|| value.clone());
             }
-            at = scope.parent.and_then(|slot| self.run.scopes.get(&slot.scope));
+            at = scope
+                .parent
+                .and_then(|slot| self.run.scopes.get(&slot.scope));
         }
         all
     }
@@ -66,16 +70,20 @@ static EMPTY: LazyLock<Arc<Value>> = LazyLock::new(|| Arc::new(json!({})));
 
 impl Turn<'_> {
     /// The state's input as its fields see it: `InputPath` applied, or as it is.
-    pub(super) fn effective_input(&mut self, scope: u32, state: &State) -> Result<Arc<Value>, Failure> {
+    pub(super) fn effective_input(
+        &mut self,
+        scope: u32,
+        state: &State,
+    ) -> Result<Arc<Value>, Failure> {
         let Some(raw) = self.scope(scope).map(|scope| Arc::clone(&scope.input)) else {
             return Ok(Arc::clone(&EMPTY));
         };
         match &state.data.input {
             Selection::Whole => Ok(raw),
             Selection::Nothing => Ok(Arc::clone(&EMPTY)),
-            Selection::Path(path) => {
-                self.select(scope, state, path, &raw, "InputPath").map(Arc::new)
-            }
+            Selection::Path(path) => self
+                .select(scope, state, path, &raw, "InputPath")
+                .map(Arc::new),
         }
     }
 
@@ -94,7 +102,8 @@ impl Turn<'_> {
                     QueryLanguage::JsonPath => "Parameters",
                     QueryLanguage::Jsonata => "Arguments",
                 };
-                self.template(scope, state, template, input, subject, field).map(Arc::new)
+                self.template(scope, state, template, input, subject, field)
+                    .map(Arc::new)
             }
         }
     }
@@ -111,8 +120,13 @@ impl Turn<'_> {
         };
         let (output, assigned) = match state.language {
             QueryLanguage::JsonPath => {
-                let assigned =
-                    self.assign(scope, state, state.data.assign.as_ref(), result, Subject::default())?;
+                let assigned = self.assign(
+                    scope,
+                    state,
+                    state.data.assign.as_ref(),
+                    result,
+                    Subject::default(),
+                )?;
                 let result = match &state.data.result_selector {
                     None => Arc::clone(result),
                     Some(template) => {
@@ -132,10 +146,14 @@ impl Turn<'_> {
             }
             QueryLanguage::Jsonata => {
                 // Only these have a result of their own; the others pass on their input.
-                let has_result =
-                    matches!(state.kind, Kind::Task(_) | Kind::Parallel { .. } | Kind::Map(_));
-                let subject =
-                    Subject { result: has_result.then_some(&**result), ..Subject::default() };
+                let has_result = matches!(
+                    state.kind,
+                    Kind::Task(_) | Kind::Parallel { .. } | Kind::Map(_)
+                );
+                let subject = Subject {
+                    result: has_result.then_some(&**result),
+                    ..Subject::default()
+                };
                 let assigned =
                     self.assign(scope, state, state.data.assign.as_ref(), &raw, subject)?;
                 let output = match &state.data.output {
@@ -160,9 +178,9 @@ impl Turn<'_> {
         match &state.data.output_path {
             Selection::Whole => Ok(value),
             Selection::Nothing => Ok(Arc::clone(&EMPTY)),
-            Selection::Path(path) => {
-                self.select(scope, state, path, &value, "OutputPath").map(Arc::new)
-            }
+            Selection::Path(path) => self
+                .select(scope, state, path, &value, "OutputPath")
+                .map(Arc::new),
         }
     }
 
@@ -174,7 +192,9 @@ impl Turn<'_> {
         input: &Value,
         subject: Subject<'_>,
     ) -> Result<Map<String, Value>, Failure> {
-        let Some(template) = template else { return Ok(Map::new()) };
+        let Some(template) = template else {
+            return Ok(Map::new());
+        };
         match self.template(scope, state, template, input, subject, "Assign")? {
             Value::Object(assigned) => Ok(assigned),
             _ => Ok(Map::new()),
@@ -195,7 +215,10 @@ impl Turn<'_> {
             return Ok(literal.clone());
         }
         let context = self.context(scope, state, subject);
-        let sight = Sight { run: self.run, scope };
+        let sight = Sight {
+            run: self.run,
+            scope,
+        };
         let seen = view(input, &context, &sight, subject);
         template
             .evaluate(&seen, &mut self.environment)
@@ -211,7 +234,10 @@ impl Turn<'_> {
         field: &str,
     ) -> Result<Value, Failure> {
         let context = self.context(scope, state, Subject::default());
-        let sight = Sight { run: self.run, scope };
+        let sight = Sight {
+            run: self.run,
+            scope,
+        };
         let seen = view(input, &context, &sight, Subject::default());
         let value = expression
             .evaluate(&seen, &mut self.environment)
@@ -228,9 +254,13 @@ impl Turn<'_> {
         field: &str,
     ) -> Result<Value, Failure> {
         let context = self.context(scope, state, Subject::default());
-        let sight = Sight { run: self.run, scope };
+        let sight = Sight {
+            run: self.run,
+            scope,
+        };
         let seen = view(input, &context, &sight, Subject::default());
-        path.select(&seen).map_err(|error| path_failure(state, field, &error))
+        path.select(&seen)
+            .map_err(|error| path_failure(state, field, &error))
     }
 
     fn query(
@@ -242,12 +272,17 @@ impl Turn<'_> {
         field: &str,
     ) -> Result<Value, Failure> {
         let context = self.context(scope, state, Subject::default());
-        let sight = Sight { run: self.run, scope };
+        let sight = Sight {
+            run: self.run,
+            scope,
+        };
         let seen = view(input, &context, &sight, Subject::default());
-        query.evaluate(&seen, &mut self.environment).map_err(|error| match error {
-            QueryError::Path(error) => path_failure(state, field, &error),
-            QueryError::Intrinsic(error) => intrinsic_failure(state, field, &error),
-        })
+        query
+            .evaluate(&seen, &mut self.environment)
+            .map_err(|error| match error {
+                QueryError::Path(error) => path_failure(state, field, &error),
+                QueryError::Intrinsic(error) => intrinsic_failure(state, field, &error),
+            })
     }
 
     /// A number of this state: a literal, or computed from `input`.
@@ -271,7 +306,11 @@ impl Turn<'_> {
             }
         };
         value.as_f64().ok_or_else(|| {
-            failure(state, error, &format!("The field '{field}' must be a number, but is {value}"))
+            failure(
+                state,
+                error,
+                &format!("The field '{field}' must be a number, but is {value}"),
+            )
         })
     }
 
@@ -297,7 +336,8 @@ impl Turn<'_> {
             Quantity::Expression(_) => error_name::QUERY_EVALUATION_ERROR,
             Quantity::Literal(_) | Quantity::Path(_) => error_name::RUNTIME,
         };
-        let message = format!("The field '{field}' must be a whole number of at least 0, but is {number}");
+        let message =
+            format!("The field '{field}' must be a whole number of at least 0, but is {number}");
         Err(failure(state, error, &message))
     }
 
@@ -357,10 +397,15 @@ impl Turn<'_> {
             return Value::Null;
         }
         let run = &*self.run;
-        let Some(at) = run.scopes.get(&scope) else { return Value::Null };
+        let Some(at) = run.scopes.get(&scope) else {
+            return Value::Null;
+        };
         let mut of_state =
             json!({ "EnteredTime": at.entered_at.to_rfc3339(), "Name": &*state.name });
-        if matches!(state.kind, Kind::Task(_) | Kind::Parallel { .. } | Kind::Map(_)) {
+        if matches!(
+            state.kind,
+            Kind::Task(_) | Kind::Parallel { .. } | Kind::Map(_)
+        ) {
             of_state["RetryCount"] = json!(at.retries.iter().sum::<u32>());
         }
         let mut context = json!({
@@ -378,7 +423,9 @@ impl Turn<'_> {
                 "Name": self.address.definition.as_str(),
             },
         });
-        let own = subject.item.map(|(index, value)| json!({ "Index": index, "Value": value }));
+        let own = subject
+            .item
+            .map(|(index, value)| json!({ "Index": index, "Value": value }));
         if let Some(item) = own.or_else(|| enclosing_item(run, scope)) {
             context["Map"] = json!({ "Item": item });
         }
@@ -448,13 +495,18 @@ pub(super) fn combine(
 
 /// RFC 3339 with a capital `T`, as the specification's profile of ISO 8601 wants it.
 pub(super) fn parse_instant(text: &str) -> Option<Timestamp> {
-    (text.as_bytes().get(10) == Some(&b'T')).then(|| Timestamp::parse_rfc3339(text)).flatten()
+    (text.as_bytes().get(10) == Some(&b'T'))
+        .then(|| Timestamp::parse_rfc3339(text))
+        .flatten()
 }
 
 pub(super) fn failure(state: &State, error: &str, message: &str) -> Failure {
     Failure::new(
         error,
-        format!("An error occurred while executing the state '{}': {message}", state.name),
+        format!(
+            "An error occurred while executing the state '{}': {message}",
+            state.name
+        ),
     )
 }
 
@@ -466,7 +518,12 @@ fn undefined(state: &State, field: &str, source: &str) -> Failure {
     failure(state, error_name::QUERY_EVALUATION_ERROR, &message)
 }
 
-fn expression_failure(state: &State, field: &str, source: &str, error: &EvaluationError) -> Failure {
+fn expression_failure(
+    state: &State,
+    field: &str,
+    source: &str,
+    error: &EvaluationError,
+) -> Failure {
     let message = format!(
         "The JSONata expression '{source}' specified for the field '{field}' threw an error \
          during evaluation: {}",
@@ -476,7 +533,11 @@ fn expression_failure(state: &State, field: &str, source: &str, error: &Evaluati
 }
 
 pub(super) fn path_failure(state: &State, field: &str, error: &PathError) -> Failure {
-    failure(state, error_name::RUNTIME, &format!("The field '{field}' cannot be evaluated: {error}"))
+    failure(
+        state,
+        error_name::RUNTIME,
+        &format!("The field '{field}' cannot be evaluated: {error}"),
+    )
 }
 
 fn intrinsic_failure(state: &State, field: &str, error: &IntrinsicError) -> Failure {
@@ -521,14 +582,24 @@ pub(super) fn json_bytes(value: &Value) -> usize {
         Value::Bool(value) => 5 - usize::from(*value),
         Value::Number(number) => match (number.as_u64(), number.as_i64()) {
             (Some(number), _) => number.checked_ilog10().unwrap_or(0) as usize + 1,
-            (None, Some(number)) => number.unsigned_abs().checked_ilog10().unwrap_or(0) as usize + 2,
+            (None, Some(number)) => {
+                number.unsigned_abs().checked_ilog10().unwrap_or(0) as usize + 2
+            }
             (None, None) => number.to_string().len(),
         },
         Value::String(text) => text.len() + 2,
-        Value::Array(items) => 1 + items.iter().map(|item| json_bytes(item) + 1).sum::<usize>().max(1),
+        Value::Array(items) => {
+            1 + items
+                .iter()
+                .map(|item| json_bytes(item) + 1)
+                .sum::<usize>()
+                .max(1)
+        }
         Value::Object(fields) => {
-            let inner: usize =
-                fields.iter().map(|(name, value)| name.len() + 4 + json_bytes(value)).sum();
+            let inner: usize = fields
+                .iter()
+                .map(|(name, value)| name.len() + 4 + json_bytes(value))
+                .sum();
             1 + inner.max(1)
         }
     }

@@ -73,7 +73,10 @@ pub fn fold(state: &mut Option<Saga>, program: Option<&Program>, record: &Record
 }
 
 fn ignored(why: Ignored) -> Effects {
-    Effects { ignored: Some(why), ..Effects::default() }
+    Effects {
+        ignored: Some(why),
+        ..Effects::default()
+    }
 }
 
 impl Saga {
@@ -99,7 +102,9 @@ impl Saga {
                 return self.mend(program, record);
             }
         }
-        let Some(program) = program else { return self.break_down(record) };
+        let Some(program) = program else {
+            return self.break_down(record);
+        };
         if let Entry::Event(event) = &record.entry {
             if self.seen_events.contains(&event.id) {
                 return ignored(Ignored::KnownEvent);
@@ -115,10 +120,19 @@ impl Saga {
         record: &Record,
         act: impl FnOnce(&mut Turn<'_>),
     ) -> Effects {
-        let Self { address, partition, run, buffered, .. } = self;
-        let Some(run) = run else { return Effects::default() };
-        let mut turn =
-            Turn::new(address, *partition, run, buffered, program, record.seq, record.at);
+        let Self {
+            address,
+            partition,
+            run,
+            buffered,
+            ..
+        } = self;
+        let Some(run) = run else {
+            return Effects::default();
+        };
+        let mut turn = Turn::new(
+            address, *partition, run, buffered, program, record.seq, record.at,
+        );
         act(&mut turn);
         turn.complete()
     }
@@ -172,7 +186,9 @@ impl Saga {
 
     /// The definition cannot be run: the saga waits for a person.
     fn break_down(&mut self, record: &Record) -> Effects {
-        let Some(run) = &mut self.run else { return Effects::default() };
+        let Some(run) = &mut self.run else {
+            return Effects::default();
+        };
         let failure = Failure::new(
             error_name::RUNTIME,
             format!(
@@ -183,10 +199,22 @@ impl Saga {
             ),
         );
         run.broken = Some(failure.clone());
-        let what = Happening::Stuck { state: String::new(), failure: failure.clone() };
+        let what = Happening::Stuck {
+            state: String::new(),
+            failure: failure.clone(),
+        };
         Effects {
-            effects: vec![Effect::Incident { state: String::new(), failure, at: record.at }],
-            history: vec![HistoryEvent { seq: record.seq, at: record.at, scope: 0, what }],
+            effects: vec![Effect::Incident {
+                state: String::new(),
+                failure,
+                at: record.at,
+            }],
+            history: vec![HistoryEvent {
+                seq: record.seq,
+                at: record.at,
+                scope: 0,
+                what,
+            }],
             ignored: None,
         }
     }
@@ -239,7 +267,10 @@ impl Run {
     /// The answer of a step that was undone without knowing whether it had succeeded is recorded
     /// even now; nothing else is heard any more.
     fn hear_after_the_end(&mut self, record: &Record) -> Effects {
-        let Entry::Reply(Reply { command, result, .. }) = &record.entry else {
+        let Entry::Reply(Reply {
+            command, result, ..
+        }) = &record.entry
+        else {
             return ignored(Ignored::NoSuchSaga);
         };
         let succeeded = match result {
@@ -250,9 +281,20 @@ impl Run {
         if !self.unresolved.remove(command) {
             return ignored(Ignored::NotPending);
         }
-        let what = Happening::LateReply { command: *command, succeeded };
-        let told = HistoryEvent { seq: record.seq, at: record.at, scope: 0, what };
-        Effects { history: vec![told], ..Effects::default() }
+        let what = Happening::LateReply {
+            command: *command,
+            succeeded,
+        };
+        let told = HistoryEvent {
+            seq: record.seq,
+            at: record.at,
+            scope: 0,
+            what,
+        };
+        Effects {
+            history: vec![told],
+            ..Effects::default()
+        }
     }
 }
 
@@ -274,13 +316,19 @@ impl Turn<'_> {
     }
 
     fn take_event(&mut self, event: &EventEntry) {
-        let waiting = self.run.scopes.iter().find_map(|(number, scope)| match &scope.activity {
-            Activity::Attempt(attempt) => match &attempt.kind {
-                super::saga::AttemptKind::Event(name) => (*name == event.name).then_some(*number),
+        let waiting = self
+            .run
+            .scopes
+            .iter()
+            .find_map(|(number, scope)| match &scope.activity {
+                Activity::Attempt(attempt) => match &attempt.kind {
+                    super::saga::AttemptKind::Event(name) => {
+                        (*name == event.name).then_some(*number)
+                    }
+                    _ => None,
+                },
                 _ => None,
-            },
-            _ => None,
-        });
+            });
         self.tell(
             waiting.unwrap_or(0),
             Happening::EventReceived {
@@ -319,11 +367,15 @@ impl Turn<'_> {
         }
         for (_, number) in scopes {
             // A scope that failed before may have taken this one with it.
-            let Some(scope) = self.scope(number) else { continue };
+            let Some(scope) = self.scope(number) else {
+                continue;
+            };
             if scope.activity.deadline() > due {
                 continue;
             }
-            let Some(state) = self.state_of(number) else { continue };
+            let Some(state) = self.state_of(number) else {
+                continue;
+            };
             match scope.activity.clone() {
                 Activity::Attempt(attempt) => self.give_up(number, &attempt),
                 Activity::Undoing(_) => self.undo_due(number, due),
@@ -346,12 +398,20 @@ impl Turn<'_> {
                     self.effects.ignored = Some(Ignored::NotApplicable);
                     return;
                 }
-                self.tell(0, Happening::CancelRequested { reason: reason.clone() });
+                self.tell(
+                    0,
+                    Happening::CancelRequested {
+                        reason: reason.clone(),
+                    },
+                );
                 self.end_forward(Failure::new(error_name::CANCELED, reason.clone()), true);
             }
             Control::Retry => self.resume(false),
             Control::Skip { .. } => self.resume(true),
-            Control::Poison { command, deliveries } => {
+            Control::Poison {
+                command,
+                deliveries,
+            } => {
                 let failure = Failure::new(
                     error_name::POISON_COMMAND,
                     format!("the command was delivered {deliveries} times and never answered"),
@@ -377,9 +437,16 @@ impl Turn<'_> {
             self.effects.ignored = Some(Ignored::NotApplicable);
             return;
         }
-        self.tell(0, Happening::Resumed { skipped: is_skipped });
+        self.tell(
+            0,
+            Happening::Resumed {
+                skipped: is_skipped,
+            },
+        );
         for number in stuck {
-            let Some(state) = self.state_of(number) else { continue };
+            let Some(state) = self.state_of(number) else {
+                continue;
+            };
             match self.scope(number).map(|scope| &scope.activity) {
                 Some(Activity::Undoing(_)) => self.resume_undo(number, is_skipped),
                 Some(Activity::Stuck(failure)) if is_skipped => {
@@ -400,10 +467,15 @@ impl Turn<'_> {
             self.effects.ignored = Some(Ignored::NotPending);
             return;
         };
-        let Some(scope) = self.scope_mut(number) else { return };
+        let Some(scope) = self.scope_mut(number) else {
+            return;
+        };
         match &scope.activity {
             Activity::Undoing(_) => {
-                let result = dirigent_contracts::task::TaskResult::Failed { failure, retryable: true };
+                let result = dirigent_contracts::task::TaskResult::Failed {
+                    failure,
+                    retryable: true,
+                };
                 self.hear_undo(number, command, result, String::new());
             }
             Activity::Attempt(attempt) if scope.attempt == command.attempt => {

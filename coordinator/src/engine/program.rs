@@ -82,12 +82,22 @@ pub(super) enum Selection {
 #[derive(Debug)]
 pub(super) enum Kind {
     Task(Box<Task>),
-    Pass { result: Option<Arc<Value>> },
-    Choice { rules: Vec<Rule>, default: Option<u32> },
+    Pass {
+        result: Option<Arc<Value>>,
+    },
+    Choice {
+        rules: Vec<Rule>,
+        default: Option<u32>,
+    },
     Wait(Until),
     Succeed,
-    Fail { error: Option<Text>, cause: Option<Text> },
-    Parallel { branches: Vec<u32> },
+    Fail {
+        error: Option<Text>,
+        cause: Option<Text>,
+    },
+    Parallel {
+        branches: Vec<u32>,
+    },
     Map(Box<Map>),
     Compensate,
 }
@@ -105,10 +115,20 @@ pub(super) struct Task {
 
 #[derive(Debug)]
 pub(super) enum Action {
-    Task { task: TaskName, waits_for_token: bool },
-    Publish { subject: Arc<str> },
-    Await { subject: Arc<str> },
-    Saga { definition: DefinitionName, key: Option<Expression> },
+    Task {
+        task: TaskName,
+        waits_for_token: bool,
+    },
+    Publish {
+        subject: Arc<str>,
+    },
+    Await {
+        subject: Arc<str>,
+    },
+    Saga {
+        definition: DefinitionName,
+        key: Option<Expression>,
+    },
 }
 
 #[derive(Debug)]
@@ -169,7 +189,11 @@ pub(super) enum Test {
     And(Vec<Test>),
     Or(Vec<Test>),
     Not(Box<Test>),
-    Compare { variable: Path, operator: Comparison, operand: Operand },
+    Compare {
+        variable: Path,
+        operator: Comparison,
+        operand: Operand,
+    },
 }
 
 #[derive(Debug)]
@@ -211,7 +235,10 @@ impl Program {
     /// # Errors
     /// Every expression, path and template that does not parse, each with its place.
     pub fn compile(definition: &model::Definition) -> Result<Self, Vec<Fault>> {
-        let mut compiler = Compiler { machines: Vec::new(), faults: Vec::new() };
+        let mut compiler = Compiler {
+            machines: Vec::new(),
+            faults: Vec::new(),
+        };
         compiler.machine(&definition.machine, "");
         if compiler.faults.is_empty() {
             Ok(Self {
@@ -245,8 +272,12 @@ impl Compiler {
     fn machine(&mut self, machine: &model::Machine, pointer: &str) -> u32 {
         let number = index(self.machines.len());
         self.machines.push(None);
-        let numbers: Numbers<'_> =
-            machine.states.keys().enumerate().map(|(at, name)| (name.as_str(), index(at))).collect();
+        let numbers: Numbers<'_> = machine
+            .states
+            .keys()
+            .enumerate()
+            .map(|(at, name)| (name.as_str(), index(at)))
+            .collect();
         let start = self.resolve(&numbers, &machine.start_at, &format!("{pointer}/StartAt"));
         let states = machine
             .states
@@ -262,7 +293,11 @@ impl Compiler {
 
     fn resolve(&mut self, numbers: &Numbers<'_>, name: &str, pointer: &str) -> u32 {
         numbers.get(name).copied().unwrap_or_else(|| {
-            self.fault(pointer.to_owned(), None, format!("there is no state named {name:?}"));
+            self.fault(
+                pointer.to_owned(),
+                None,
+                format!("there is no state named {name:?}"),
+            );
             0
         })
     }
@@ -302,14 +337,21 @@ impl Compiler {
             }
             model::StateKind::Pass { result, transition } => {
                 target = self.target(numbers, transition, pointer);
-                Kind::Pass { result: result.clone().map(Arc::new) }
+                Kind::Pass {
+                    result: result.clone().map(Arc::new),
+                }
             }
             model::StateKind::Choice { choices, default } => Kind::Choice {
                 rules: choices
                     .iter()
                     .enumerate()
                     .map(|(at, choice)| {
-                        self.rule(choice, language, numbers, &format!("{pointer}/Choices/{at}"))
+                        self.rule(
+                            choice,
+                            language,
+                            numbers,
+                            &format!("{pointer}/Choices/{at}"),
+                        )
                     })
                     .collect(),
                 default: default
@@ -332,14 +374,20 @@ impl Compiler {
                 error: error.as_ref().map(|text| self.text(text, "Error", pointer)),
                 cause: cause.as_ref().map(|text| self.text(text, "Cause", pointer)),
             },
-            model::StateKind::Parallel { branches, rules: own, transition } => {
+            model::StateKind::Parallel {
+                branches,
+                rules: own,
+                transition,
+            } => {
                 rules = own;
                 target = self.target(numbers, transition, pointer);
                 Kind::Parallel {
                     branches: branches
                         .iter()
                         .enumerate()
-                        .map(|(at, branch)| self.machine(branch, &format!("{pointer}/Branches/{at}")))
+                        .map(|(at, branch)| {
+                            self.machine(branch, &format!("{pointer}/Branches/{at}"))
+                        })
                         .collect(),
                 }
             }
@@ -399,13 +447,17 @@ impl Compiler {
     }
 
     fn task(&mut self, task: &model::Task, language: QueryLanguage, pointer: &str) -> Task {
-        let key = task.key.as_ref().and_then(|source| {
-            self.expression(source, &format!("{pointer}/Key"))
-        });
+        let key = task
+            .key
+            .as_ref()
+            .and_then(|source| self.expression(source, &format!("{pointer}/Key")));
         Task {
             resource: task.resource.text.as_str().into(),
             action: action(&task.resource.action, key),
-            timeout: task.timeout.as_ref().map(|q| self.quantity(q, "TimeoutSeconds", pointer)),
+            timeout: task
+                .timeout
+                .as_ref()
+                .map(|q| self.quantity(q, "TimeoutSeconds", pointer)),
             heartbeat: task
                 .heartbeat
                 .as_ref()
@@ -469,7 +521,11 @@ impl Compiler {
                 .map(|q| self.quantity(q, "ToleratedFailurePercentage", pointer)),
             batch: map.item_batcher.as_ref().map(|batcher| Batch {
                 input: batcher.batch_input.as_ref().and_then(|value| {
-                    self.template(value, language, &format!("{pointer}/ItemBatcher/BatchInput"))
+                    self.template(
+                        value,
+                        language,
+                        &format!("{pointer}/ItemBatcher/BatchInput"),
+                    )
                 }),
                 max_items: batcher
                     .max_items
@@ -528,15 +584,23 @@ impl Compiler {
                 let test = self.test(test, &format!("{pointer}/Not"))?;
                 Some(Test::Not(Box::new(test)))
             }
-            model::Test::Compare { variable, operator, operand } => {
+            model::Test::Compare {
+                variable,
+                operator,
+                operand,
+            } => {
                 let variable = self.path(variable, &format!("{pointer}/Variable"));
                 let operand = match operand {
                     model::Operand::Literal(value) => Some(Operand::Literal(value.clone())),
-                    model::Operand::Path(path) => {
-                        self.path(path, &format!("{pointer}/{operator:?}Path")).map(Operand::Path)
-                    }
+                    model::Operand::Path(path) => self
+                        .path(path, &format!("{pointer}/{operator:?}Path"))
+                        .map(Operand::Path),
                 };
-                Some(Test::Compare { variable: variable?, operator: *operator, operand: operand? })
+                Some(Test::Compare {
+                    variable: variable?,
+                    operator: *operator,
+                    operand: operand?,
+                })
             }
         }
     }
@@ -596,21 +660,21 @@ impl Compiler {
             PathField::Absent => Selection::Whole,
             PathField::Null => Selection::Nothing,
             PathField::Path(path) if path == "$" => Selection::Whole,
-            PathField::Path(path) => {
-                self.path(path, pointer).map_or(Selection::Whole, Selection::Path)
-            }
+            PathField::Path(path) => self
+                .path(path, pointer)
+                .map_or(Selection::Whole, Selection::Path),
         }
     }
 
     fn quantity(&mut self, quantity: &model::Quantity, field: &str, pointer: &str) -> Quantity {
         let compiled = match quantity {
             model::Quantity::Literal(value) => return Quantity::Literal(*value),
-            model::Quantity::Expression(source) => {
-                self.expression(source, &format!("{pointer}/{field}")).map(Quantity::Expression)
-            }
-            model::Quantity::Path(path) => {
-                self.path(path, &format!("{pointer}/{field}Path")).map(Quantity::Path)
-            }
+            model::Quantity::Expression(source) => self
+                .expression(source, &format!("{pointer}/{field}"))
+                .map(Quantity::Expression),
+            model::Quantity::Path(path) => self
+                .path(path, &format!("{pointer}/{field}Path"))
+                .map(Quantity::Path),
         };
         compiled.unwrap_or(Quantity::Literal(0.0))
     }
@@ -618,19 +682,22 @@ impl Compiler {
     fn text(&mut self, text: &model::Text, field: &str, pointer: &str) -> Text {
         let compiled = match text {
             model::Text::Literal(text) => return Text::Literal(text.clone()),
-            model::Text::Expression(source) => {
-                self.expression(source, &format!("{pointer}/{field}")).map(Text::Expression)
-            }
+            model::Text::Expression(source) => self
+                .expression(source, &format!("{pointer}/{field}"))
+                .map(Text::Expression),
             model::Text::Path(source) => {
                 let pointer = format!("{pointer}/{field}Path");
-                self.parsed(Query::compile(source), &pointer).map(Text::Query)
+                self.parsed(Query::compile(source), &pointer)
+                    .map(Text::Query)
             }
         };
         compiled.unwrap_or(Text::Literal(String::new()))
     }
 
     fn parsed<T>(&mut self, parsed: Result<T, SyntaxError>, pointer: &str) -> Option<T> {
-        parsed.map_err(|error| self.syntax(pointer.to_owned(), &error)).ok()
+        parsed
+            .map_err(|error| self.syntax(pointer.to_owned(), &error))
+            .ok()
     }
 
     fn syntax(&mut self, pointer: String, error: &SyntaxError) {
@@ -638,18 +705,33 @@ impl Compiler {
     }
 
     fn fault(&mut self, pointer: String, offset: Option<usize>, message: String) {
-        self.faults.push(Fault { pointer, offset, message });
+        self.faults.push(Fault {
+            pointer,
+            offset,
+            message,
+        });
     }
 }
 
 fn action(action: &model::Action, key: Option<Expression>) -> Action {
     match action {
-        model::Action::Task { task, waits_for_token } => {
-            Action::Task { task: task.clone(), waits_for_token: *waits_for_token }
-        }
-        model::Action::Publish { subject } => Action::Publish { subject: subject.as_str().into() },
-        model::Action::Await { subject } => Action::Await { subject: subject.as_str().into() },
-        model::Action::Saga { definition } => Action::Saga { definition: definition.clone(), key },
+        model::Action::Task {
+            task,
+            waits_for_token,
+        } => Action::Task {
+            task: task.clone(),
+            waits_for_token: *waits_for_token,
+        },
+        model::Action::Publish { subject } => Action::Publish {
+            subject: subject.as_str().into(),
+        },
+        model::Action::Await { subject } => Action::Await {
+            subject: subject.as_str().into(),
+        },
+        model::Action::Saga { definition } => Action::Saga {
+            definition: definition.clone(),
+            key,
+        },
     }
 }
 
@@ -674,7 +756,9 @@ fn mentions_context(state: &model::State) -> bool {
     text.contains("$$")
         || text.match_indices("$states").any(|(at, word)| {
             let rest = &text[at + word.len()..];
-            !plain.iter().any(|name| rest.strip_prefix('.').is_some_and(|r| r.starts_with(name)))
+            !plain
+                .iter()
+                .any(|name| rest.strip_prefix('.').is_some_and(|r| r.starts_with(name)))
         })
 }
 

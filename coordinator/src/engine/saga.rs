@@ -295,7 +295,10 @@ impl Run {
 
     /// Whether the answer to this very command is still waited for.
     pub fn awaits(&self, command: CommandId) -> bool {
-        let scope = self.pending.get(&command.effect.step).and_then(|at| self.scopes.get(at));
+        let scope = self
+            .pending
+            .get(&command.effect.step)
+            .and_then(|at| self.scopes.get(at));
         command.effect.run == self.id
             && scope.is_some_and(|scope| match &scope.activity {
                 Activity::Attempt(_) => scope.attempt == command.attempt,
@@ -331,18 +334,24 @@ impl Run {
         if let Some(failure) = &self.broken {
             return Some((0, failure));
         }
-        self.scopes.iter().find_map(|(number, scope)| match &scope.activity {
-            Activity::Stuck(failure) => Some((*number, failure)),
-            Activity::Undoing(track) => track.stuck_at().map(|failure| (*number, failure)),
-            _ => None,
-        })
+        self.scopes
+            .iter()
+            .find_map(|(number, scope)| match &scope.activity {
+                Activity::Stuck(failure) => Some((*number, failure)),
+                Activity::Undoing(track) => track.stuck_at().map(|failure| (*number, failure)),
+                _ => None,
+            })
     }
 
     fn next_deadline(&self) -> Timestamp {
         if self.outcome.is_some() {
             return Timestamp::NEVER;
         }
-        let of_saga = if self.ending.is_some() { Timestamp::NEVER } else { self.deadline };
+        let of_saga = if self.ending.is_some() {
+            Timestamp::NEVER
+        } else {
+            self.deadline
+        };
         self.scopes
             .values()
             .map(|scope| scope.activity.deadline())

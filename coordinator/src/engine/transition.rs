@@ -24,13 +24,17 @@ const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 86_400);
 impl<'a> Turn<'a> {
     pub(super) fn enter(&mut self, number: u32, state: u32, input: Arc<Value>) {
         let now = self.now;
-        let Some(scope) = self.scope_mut(number) else { return };
+        let Some(scope) = self.scope_mut(number) else {
+            return;
+        };
         scope.state = state;
         scope.input = Arc::clone(&input);
         scope.entered_at = now;
         scope.retries.clear();
         scope.activity = Activity::Moving;
-        let Some(state) = self.state_of(number) else { return };
+        let Some(state) = self.state_of(number) else {
+            return;
+        };
         self.tell(
             number,
             Happening::StateEntered {
@@ -83,7 +87,10 @@ impl<'a> Turn<'a> {
                 let input = self.effective_input(scope, state)?;
                 let until = self.wait_until(scope, state, until, &input)?;
                 if until <= self.now {
-                    self.work.push_back(Work::Finish { scope, result: input });
+                    self.work.push_back(Work::Finish {
+                        scope,
+                        result: input,
+                    });
                 } else {
                     let name = state.name.to_string();
                     self.tell(scope, Happening::WaitStarted { state: name, until });
@@ -93,7 +100,10 @@ impl<'a> Turn<'a> {
             }
             Kind::Succeed => {
                 let input = self.effective_input(scope, state)?;
-                self.work.push_back(Work::Finish { scope, result: input });
+                self.work.push_back(Work::Finish {
+                    scope,
+                    result: input,
+                });
                 Ok(())
             }
             Kind::Fail { error, cause } => {
@@ -109,7 +119,9 @@ impl<'a> Turn<'a> {
             Kind::Parallel { branches } => self.begin_branches(scope, state, branches),
             Kind::Map(map) => self.begin_iterations(scope, state, map),
             Kind::Compensate => {
-                let stack = self.scope_mut(scope).map(|scope| std::mem::take(&mut scope.undo));
+                let stack = self
+                    .scope_mut(scope)
+                    .map(|scope| std::mem::take(&mut scope.undo));
                 let track = Track::new(stack.unwrap_or_default());
                 let reason = Failure::new("Compensate", format!("the state '{}'", state.name));
                 self.begin_undoing(scope, track, reason);
@@ -191,14 +203,20 @@ impl<'a> Turn<'a> {
             Until::Timestamp(text) => self.instant(scope, state, text, input)?,
         };
         if until > self.now + LONGEST_WAIT {
-            return Err(failure(state, error_name::RUNTIME, "Wait state delay is too long."));
+            return Err(failure(
+                state,
+                error_name::RUNTIME,
+                "Wait state delay is too long.",
+            ));
         }
         Ok(until)
     }
 
     /// The state has its result: what it did is remembered, and the scope moves on.
     pub(super) fn finish(&mut self, scope: u32, result: &Arc<Value>) {
-        let Some(state) = self.state_of(scope) else { return };
+        let Some(state) = self.state_of(scope) else {
+            return;
+        };
         // Whatever happens to the output, the step has succeeded and is to be undone.
         self.leave_step(scope, state, Some(result));
         match self.output(scope, state, result) {
@@ -227,22 +245,34 @@ impl<'a> Turn<'a> {
             scope.variables.extend(assigned);
         }
         self.work.push_back(match target {
-            Target::State(next) => Work::Enter { scope: number, state: next, input: output },
-            Target::End => Work::End { scope: number, output },
+            Target::State(next) => Work::Enter {
+                scope: number,
+                state: next,
+                input: output,
+            },
+            Target::End => Work::End {
+                scope: number,
+                output,
+            },
         });
     }
 
     fn fail_evaluation(&mut self, scope: u32, state: &State, failure: Failure) {
         self.tell(
             scope,
-            Happening::EvaluationFailed { state: state.name.to_string(), failure: failure.clone() },
+            Happening::EvaluationFailed {
+                state: state.name.to_string(),
+                failure: failure.clone(),
+            },
         );
         self.fail(scope, failure, true);
     }
 
     /// The state has failed: Retry, then Catch, then the scope around it.
     pub(super) fn fail(&mut self, number: u32, failure: Failure, is_retryable: bool) {
-        let Some(state) = self.state_of(number) else { return };
+        let Some(state) = self.state_of(number) else {
+            return;
+        };
         if is_retryable && self.retry(number, state, &failure) {
             return;
         }
@@ -251,7 +281,10 @@ impl<'a> Turn<'a> {
             scope.activity = Activity::Moving;
         }
         self.leave_step(number, state, None);
-        let rule = state.catch.iter().find(|rule| matches(&rule.error_equals, &failure));
+        let rule = state
+            .catch
+            .iter()
+            .find(|rule| matches(&rule.error_equals, &failure));
         let Some(rule) = rule else {
             self.fail_scope(number, failure);
             return;
@@ -284,9 +317,15 @@ impl<'a> Turn<'a> {
         rule: &super::program::Catcher,
         failure: &Failure,
     ) -> Result<(Arc<Value>, Map<String, Value>), Failure> {
-        let raw = self.scope(scope).map(|scope| Arc::clone(&scope.input)).unwrap_or_default();
+        let raw = self
+            .scope(scope)
+            .map(|scope| Arc::clone(&scope.input))
+            .unwrap_or_default();
         let error = Arc::new(json!({ "Error": failure.error, "Cause": failure.cause }));
-        let subject = Subject { error_output: Some(&error), ..Subject::default() };
+        let subject = Subject {
+            error_output: Some(&error),
+            ..Subject::default()
+        };
         match state.language {
             QueryLanguage::JsonPath => {
                 let assigned = self.assign(scope, state, rule.assign.as_ref(), &error, subject)?;
@@ -308,12 +347,17 @@ impl<'a> Turn<'a> {
 
     /// Whether a Retry rule takes the failure; then the pause before the next attempt has begun.
     fn retry(&mut self, number: u32, state: &State, failure: &Failure) -> bool {
-        let Some(at) = state.retry.iter().position(|rule| matches(&rule.error_equals, failure))
+        let Some(at) = state
+            .retry
+            .iter()
+            .position(|rule| matches(&rule.error_equals, failure))
         else {
             return false;
         };
         let rule = &state.retry[at];
-        let Some(scope) = self.run.scopes.get_mut(&number) else { return false };
+        let Some(scope) = self.run.scopes.get_mut(&number) else {
+            return false;
+        };
         scope.retries.resize(state.retry.len(), 0);
         if scope.retries[at] >= rule.max_attempts {
             return false;
@@ -325,7 +369,15 @@ impl<'a> Turn<'a> {
         scope.activity = Activity::Until(until);
         let state = state.name.to_string();
         let failure = failure.clone();
-        self.tell(number, Happening::RetryScheduled { state, until, attempt, failure });
+        self.tell(
+            number,
+            Happening::RetryScheduled {
+                state,
+                until,
+                attempt,
+                failure,
+            },
+        );
         true
     }
 
@@ -338,16 +390,25 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn end_scope(&mut self, number: u32, output: Arc<Value>) {
-        let Some(scope) = self.scope(number) else { return };
+        let Some(scope) = self.scope(number) else {
+            return;
+        };
         match scope.parent {
             None => {
                 let is_undone = matches!(
                     self.state_of(number).map(|state| &state.kind),
                     Some(Kind::Compensate)
                 );
-                let status =
-                    if is_undone { SagaStatus::Compensated } else { SagaStatus::Succeeded };
-                self.end_saga(Outcome { status, output: Some(output), failure: None });
+                let status = if is_undone {
+                    SagaStatus::Compensated
+                } else {
+                    SagaStatus::Succeeded
+                };
+                self.end_saga(Outcome {
+                    status,
+                    output: Some(output),
+                    failure: None,
+                });
             }
             Some(slot) => self.end_member(number, slot, output),
         }
@@ -355,7 +416,10 @@ impl<'a> Turn<'a> {
 
     /// The saga turns back: everything that is going on is aborted, then what was done is undone.
     pub(super) fn end_forward(&mut self, failure: Failure, is_canceled: bool) {
-        self.run.ending = Some(Ending { failure: failure.clone(), is_canceled });
+        self.run.ending = Some(Ending {
+            failure: failure.clone(),
+            is_canceled,
+        });
         self.work.clear();
         let stack = self.abort(0);
         let track = Track::new(stack);
@@ -364,17 +428,28 @@ impl<'a> Turn<'a> {
 
     /// Everything is undone: the saga ends as it was going to.
     pub(super) fn end_backward(&mut self) {
-        let Some(ending) = self.run.ending.clone() else { return };
+        let Some(ending) = self.run.ending.clone() else {
+            return;
+        };
         let status = match (ending.is_canceled, self.run.has_undone) {
             (true, _) => SagaStatus::Canceled,
             (false, true) => SagaStatus::Compensated,
             (false, false) => SagaStatus::Failed,
         };
-        self.end_saga(Outcome { status, output: None, failure: Some(ending.failure) });
+        self.end_saga(Outcome {
+            status,
+            output: None,
+            failure: Some(ending.failure),
+        });
     }
 
     fn end_saga(&mut self, outcome: Outcome) {
-        self.tell(0, Happening::SagaEnded { outcome: outcome.clone() });
+        self.tell(
+            0,
+            Happening::SagaEnded {
+                outcome: outcome.clone(),
+            },
+        );
         self.ask(Effect::Ended {
             outcome: outcome.clone(),
             started_at: self.run.started_at,
@@ -382,7 +457,10 @@ impl<'a> Turn<'a> {
             trace: self.run.trace,
         });
         if let Some(parent) = self.run.parent.clone() {
-            self.ask(Effect::TellParent { parent, outcome: outcome.clone() });
+            self.ask(Effect::TellParent {
+                parent,
+                outcome: outcome.clone(),
+            });
         }
         self.run.scopes.clear();
         self.run.pending.clear();

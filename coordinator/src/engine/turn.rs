@@ -19,20 +19,25 @@ use dirigent_contracts::{
     time::Timestamp,
 };
 use serde_json::Value;
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 /// What is left to do in this turn.
 #[derive(Debug)]
 pub(super) enum Work {
     /// A scope enters a state.
-    Enter { scope: u32, state: u32, input: Arc<Value> },
+    Enter {
+        scope: u32,
+        state: u32,
+        input: Arc<Value>,
+    },
     /// The state of a scope has its result.
     Finish { scope: u32, result: Arc<Value> },
     /// The state of a scope has failed.
-    Fail { scope: u32, failure: Failure, is_retryable: bool },
+    Fail {
+        scope: u32,
+        failure: Failure,
+        is_retryable: bool,
+    },
     /// A scope has reached its end.
     End { scope: u32, output: Arc<Value> },
 }
@@ -90,9 +95,17 @@ impl<'a> Turn<'a> {
                 continue;
             }
             match work {
-                Work::Enter { scope, state, input } => self.enter(scope, state, input),
+                Work::Enter {
+                    scope,
+                    state,
+                    input,
+                } => self.enter(scope, state, input),
                 Work::Finish { scope, result } => self.finish(scope, &result),
-                Work::Fail { scope, failure, is_retryable } => {
+                Work::Fail {
+                    scope,
+                    failure,
+                    is_retryable,
+                } => {
                     self.fail(scope, failure, is_retryable);
                 }
                 Work::End { scope, output } => self.end_scope(scope, output),
@@ -103,7 +116,12 @@ impl<'a> Turn<'a> {
 
     pub(super) fn tell(&mut self, scope: u32, what: Happening) {
         let Self { seq, now, .. } = *self;
-        self.effects.history.push(HistoryEvent { seq, at: now, scope, what });
+        self.effects.history.push(HistoryEvent {
+            seq,
+            at: now,
+            scope,
+            what,
+        });
     }
 
     pub(super) fn ask(&mut self, effect: Effect) {
@@ -111,7 +129,11 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn fail_later(&mut self, scope: u32, failure: Failure) {
-        self.work.push_back(Work::Fail { scope, failure, is_retryable: true });
+        self.work.push_back(Work::Fail {
+            scope,
+            failure,
+            is_retryable: true,
+        });
     }
 
     pub(super) fn scope(&self, scope: u32) -> Option<&Scope> {
@@ -129,7 +151,8 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn state_name(&self, scope: u32) -> String {
-        self.state_of(scope).map_or_else(String::new, |state| state.name.to_string())
+        self.state_of(scope)
+            .map_or_else(String::new, |state| state.name.to_string())
     }
 
     pub(super) fn next_step(&mut self) -> u32 {
@@ -142,12 +165,22 @@ impl<'a> Turn<'a> {
         self.run.id.effect(step)
     }
 
-    pub(super) fn publish(&mut self, scope: u32, subject: &Arc<str>, id: EffectId, data: Arc<Value>) {
+    pub(super) fn publish(
+        &mut self,
+        scope: u32,
+        subject: &Arc<str>,
+        id: EffectId,
+        data: Arc<Value>,
+    ) {
         let state = self.state_name(scope);
         let id = id.to_string();
         self.tell(
             scope,
-            Happening::EventPublished { state, subject: subject.to_string(), id: id.clone() },
+            Happening::EventPublished {
+                state,
+                subject: subject.to_string(),
+                id: id.clone(),
+            },
         );
         self.ask(Effect::DomainEvent(DomainEvent {
             subject: Arc::clone(subject),

@@ -105,7 +105,10 @@ impl Undoing {
 
 impl Track {
     pub(super) fn new(stack: Vec<Undo>) -> Self {
-        Self { stack, current: None }
+        Self {
+            stack,
+            current: None,
+        }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -115,17 +118,20 @@ impl Track {
     pub(super) fn next_deadline(&self) -> Timestamp {
         match &self.current {
             None => Timestamp::NEVER,
-            Some(Current::Settling(step)) => {
-                step.doubt.as_ref().map_or(Timestamp::NEVER, |doubt| doubt.settles_at)
-            }
+            Some(Current::Settling(step)) => step
+                .doubt
+                .as_ref()
+                .map_or(Timestamp::NEVER, |doubt| doubt.settles_at),
             Some(Current::Undoing(undoing)) => match &undoing.phase {
                 UndoPhase::Attempt { deadline, .. } => *deadline,
                 UndoPhase::Until(at) => *at,
                 UndoPhase::Stuck(_) => Timestamp::NEVER,
             },
-            Some(Current::Branches(tracks)) => {
-                tracks.iter().map(Self::next_deadline).min().unwrap_or(Timestamp::NEVER)
-            }
+            Some(Current::Branches(tracks)) => tracks
+                .iter()
+                .map(Self::next_deadline)
+                .min()
+                .unwrap_or(Timestamp::NEVER),
         }
     }
 
@@ -154,7 +160,9 @@ impl Track {
 
     /// The undoing that is under way as this step.
     pub(super) fn undoing_mut(&mut self, step: u32) -> Option<&mut Undoing> {
-        self.undoings_mut().into_iter().find(|undoing| undoing.step == step)
+        self.undoings_mut()
+            .into_iter()
+            .find(|undoing| undoing.step == step)
     }
 
     /// Everything that is being undone.
@@ -187,7 +195,9 @@ impl Track {
     pub(super) fn clear(&mut self, step: u32) {
         match &mut self.current {
             Some(Current::Undoing(undoing)) if undoing.step == step => self.current = None,
-            Some(Current::Branches(tracks)) => tracks.iter_mut().for_each(|track| track.clear(step)),
+            Some(Current::Branches(tracks)) => {
+                tracks.iter_mut().for_each(|track| track.clear(step))
+            }
             _ => {}
         }
     }
@@ -231,6 +241,9 @@ pub(super) fn steps_of(stack: &[Undo]) -> Vec<(u32, u32)> {
 
 /// Wraps the stacks of branches into one entry, or none if nothing was done in them.
 pub(super) fn branches(stacks: Vec<Vec<Undo>>) -> Option<Undo> {
-    let stacks: Vec<_> = stacks.into_iter().filter(|stack| !stack.is_empty()).collect();
+    let stacks: Vec<_> = stacks
+        .into_iter()
+        .filter(|stack| !stack.is_empty())
+        .collect();
     (!stacks.is_empty()).then_some(Undo::Branches(stacks))
 }

@@ -93,7 +93,9 @@ impl Table {
 
     /// Takes a saga's state out to be folded; [`Table::put_back`] must follow.
     pub(super) fn take(&mut self, address: &SagaAddress) -> Option<Saga> {
-        self.sagas.get_mut(address).and_then(|live| live.state.take())
+        self.sagas
+            .get_mut(address)
+            .and_then(|live| live.state.take())
     }
 
     /// Puts a folded state back. `owed` effects of the entry are yet to be acknowledged; `changed`
@@ -127,7 +129,10 @@ impl Table {
             live.unsaved = Some((seq, Instant::now()));
             self.unsaved.insert((seq, address.clone()));
         }
-        let deadline = live.state.as_ref().map_or(Timestamp::NEVER, Saga::next_deadline);
+        let deadline = live
+            .state
+            .as_ref()
+            .map_or(Timestamp::NEVER, Saga::next_deadline);
         if live.deadline != deadline {
             self.deadlines.remove(&(live.deadline, address.clone()));
             live.deadline = deadline;
@@ -159,7 +164,9 @@ impl Table {
 
     /// A saga that is over, owes nothing, and has no snapshot is forgotten.
     fn forget_if_over(&mut self, address: &SagaAddress) {
-        let Some(live) = self.sagas.get(address) else { return };
+        let Some(live) = self.sagas.get(address) else {
+            return;
+        };
         let is_over = live.state.as_ref().is_none_or(Saga::is_over);
         if is_over && live.owed == 0 && live.revision == 0 && !live.is_saving {
             if let Some((seq, _)) = live.unsaved {
@@ -175,8 +182,12 @@ impl Table {
     pub(super) fn due_for_saving(&mut self, age: Duration, now: Instant) -> Vec<SagaAddress> {
         let mut due = Vec::new();
         for (_, address) in &self.unsaved {
-            let Some(live) = self.sagas.get_mut(address) else { continue };
-            let Some((_, since)) = live.unsaved else { continue };
+            let Some(live) = self.sagas.get_mut(address) else {
+                continue;
+            };
+            let Some((_, since)) = live.unsaved else {
+                continue;
+            };
             let is_over = live.state.as_ref().is_none_or(Saga::is_over);
             if live.owed == 0 && !live.is_saving && (is_over || now.duration_since(since) >= age) {
                 live.is_saving = true;
@@ -197,7 +208,9 @@ impl Table {
 
     /// A save succeeded: the snapshot holds all entries up to `applied`.
     pub(super) fn saved(&mut self, address: &SagaAddress, applied: JournalSeq, revision: u64) {
-        let Some(live) = self.sagas.get_mut(address) else { return };
+        let Some(live) = self.sagas.get_mut(address) else {
+            return;
+        };
         live.is_saving = false;
         live.revision = revision;
         if let Some((seq, since)) = live.unsaved.take() {
@@ -216,7 +229,9 @@ impl Table {
 
     /// A removal succeeded.
     pub(super) fn removed(&mut self, address: &SagaAddress) {
-        let Some(live) = self.sagas.get_mut(address) else { return };
+        let Some(live) = self.sagas.get_mut(address) else {
+            return;
+        };
         live.is_saving = false;
         live.revision = 0;
         self.forget_if_over(address);
@@ -227,7 +242,11 @@ impl Table {
         let before = |seq: JournalSeq| JournalSeq(seq.0.saturating_sub(1));
         let unsaved = self.unsaved.first().map(|(seq, _)| before(*seq));
         let owed = self.owed.keys().next().map(|seq| before(*seq));
-        [Some(self.folded), unsaved, owed].into_iter().flatten().min().unwrap_or(self.folded)
+        [Some(self.folded), unsaved, owed]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.folded)
     }
 
     /// How many sagas have entries that no snapshot holds.

@@ -39,7 +39,11 @@ pub(super) struct Lease {
 
 impl Lease {
     fn released(&self) -> Self {
-        Self { owner: String::new(), instance: Uuid::nil(), epoch: self.epoch + 1 }
+        Self {
+            owner: String::new(),
+            instance: Uuid::nil(),
+            epoch: self.epoch + 1,
+        }
     }
 }
 
@@ -73,14 +77,20 @@ pub(super) enum Step {
 
 impl Membership {
     pub(super) fn new(name: String, instance: Uuid) -> Self {
-        Self { name, instance, members: BTreeMap::new(), leases: BTreeMap::new() }
+        Self {
+            name,
+            instance,
+            members: BTreeMap::new(),
+            leases: BTreeMap::new(),
+        }
     }
 
     /// A member was seen; `None` if it has left.
     pub(super) fn see_member(&mut self, name: &str, member: Option<Member>, now: Instant) {
         match member {
             Some(member) => {
-                self.members.insert(name.to_owned(), Seen { member, at: now });
+                self.members
+                    .insert(name.to_owned(), Seen { member, at: now });
             }
             None => {
                 self.members.remove(name);
@@ -90,7 +100,10 @@ impl Membership {
 
     /// A lease was seen, or written by this member.
     pub(super) fn see_lease(&mut self, partition: PartitionId, lease: Lease, revision: u64) {
-        let known = self.leases.get(&partition).map_or(0, |(_, revision)| *revision);
+        let known = self
+            .leases
+            .get(&partition)
+            .map_or(0, |(_, revision)| *revision);
         if revision > known {
             self.leases.insert(partition, (lease, revision));
         }
@@ -98,7 +111,9 @@ impl Membership {
 
     /// Whether another process uses this member's name.
     pub(super) fn is_displaced(&self) -> bool {
-        self.members.get(&self.name).is_some_and(|seen| seen.member.instance != self.instance)
+        self.members
+            .get(&self.name)
+            .is_some_and(|seen| seen.member.instance != self.instance)
     }
 
     /// The owner of a partition, as far as is known.
@@ -119,7 +134,9 @@ impl Membership {
 
     /// Who should own a partition, among those who are alive.
     fn desired(&self, partition: PartitionId, now: Instant) -> &str {
-        self.alive(now).max_by_key(|name| (weight(name, partition), *name)).unwrap_or(&self.name)
+        self.alive(now)
+            .max_by_key(|name| (weight(name, partition), *name))
+            .unwrap_or(&self.name)
     }
 
     /// What to do about a partition. `is_running`: whether this member works on it.
@@ -161,7 +178,11 @@ impl Membership {
     }
 
     fn claim(&self, epoch: u64) -> Lease {
-        Lease { owner: self.name.clone(), instance: self.instance, epoch: epoch + 1 }
+        Lease {
+            owner: self.name.clone(),
+            instance: self.instance,
+            epoch: epoch + 1,
+        }
     }
 }
 
@@ -180,7 +201,10 @@ mod tests {
     }
 
     fn member(instance: u128) -> Member {
-        Member { instance: Uuid::from_u128(instance), beat: 0 }
+        Member {
+            instance: Uuid::from_u128(instance),
+            beat: 0,
+        }
     }
 
     fn of(name: &str, instance: u128) -> Membership {
@@ -191,7 +215,10 @@ mod tests {
     fn a_member_alone_claims_everything() {
         let a = of("a", 1);
         for partition in all() {
-            assert!(matches!(a.decide(partition, false, Instant::now()), Step::Claim(_, 0)));
+            assert!(matches!(
+                a.decide(partition, false, Instant::now()),
+                Step::Claim(_, 0)
+            ));
         }
     }
 
@@ -208,7 +235,10 @@ mod tests {
             assert!(a_claims != b_claims, "partition {partition}");
             of_a += u16::from(a_claims);
         }
-        assert!((16..48).contains(&of_a), "{of_a} of {PARTITIONS} fell to one of two members");
+        assert!(
+            (16..48).contains(&of_a),
+            "{of_a} of {PARTITIONS} fell to one of two members"
+        );
     }
 
     #[test]
@@ -216,7 +246,11 @@ mod tests {
         let now = Instant::now();
         let mut a = of("a", 1);
         a.see_member("b", Some(member(2)), now);
-        let lease = Lease { owner: "b".into(), instance: Uuid::from_u128(2), epoch: 1 };
+        let lease = Lease {
+            owner: "b".into(),
+            instance: Uuid::from_u128(2),
+            epoch: 1,
+        };
         for partition in all() {
             a.see_lease(partition, lease.clone(), 7);
             assert_eq!(a.decide(partition, false, now), Step::Keep);
@@ -228,7 +262,11 @@ mod tests {
         let now = Instant::now();
         let mut a = of("a", 1);
         a.see_member("b", Some(member(2)), now);
-        let lease = Lease { owner: "b".into(), instance: Uuid::from_u128(2), epoch: 4 };
+        let lease = Lease {
+            owner: "b".into(),
+            instance: Uuid::from_u128(2),
+            epoch: 4,
+        };
         for partition in all() {
             a.see_lease(partition, lease.clone(), 7);
             let later = now + DEAD_AFTER;
@@ -244,16 +282,27 @@ mod tests {
         let now = Instant::now();
         let mut a = of("a", 9);
         a.see_member("a", Some(member(9)), now);
-        let lease = Lease { owner: "a".into(), instance: Uuid::from_u128(1), epoch: 1 };
+        let lease = Lease {
+            owner: "a".into(),
+            instance: Uuid::from_u128(1),
+            epoch: 1,
+        };
         a.see_lease(PartitionId(0), lease, 3);
-        assert!(matches!(a.decide(PartitionId(0), false, now), Step::Claim(_, 3)));
+        assert!(matches!(
+            a.decide(PartitionId(0), false, now),
+            Step::Claim(_, 3)
+        ));
     }
 
     #[test]
     fn a_member_that_lost_its_lease_stops() {
         let now = Instant::now();
         let mut a = of("a", 1);
-        let lease = Lease { owner: "b".into(), instance: Uuid::from_u128(2), epoch: 2 };
+        let lease = Lease {
+            owner: "b".into(),
+            instance: Uuid::from_u128(2),
+            epoch: 2,
+        };
         a.see_lease(PartitionId(0), lease, 3);
         assert_eq!(a.decide(PartitionId(0), true, now), Step::Stop);
     }
@@ -262,7 +311,11 @@ mod tests {
     fn a_newcomer_gets_its_share_released() {
         let now = Instant::now();
         let mut a = of("a", 1);
-        let mine = Lease { owner: "a".into(), instance: Uuid::from_u128(1), epoch: 1 };
+        let mine = Lease {
+            owner: "a".into(),
+            instance: Uuid::from_u128(1),
+            epoch: 1,
+        };
         for partition in all() {
             a.see_lease(partition, mine.clone(), 1);
             assert_eq!(a.decide(partition, true, now), Step::Keep);

@@ -28,7 +28,12 @@ fn entry(
     body: &Entry,
     message_id: String,
 ) -> Outgoing {
-    let subject = JournalSubject { partition, address: address.clone(), kind }.to_string();
+    let subject = JournalSubject {
+        partition,
+        address: address.clone(),
+        kind,
+    }
+    .to_string();
     Outgoing::new(subject, body.encode()).with_message_id(message_id)
 }
 
@@ -40,9 +45,15 @@ pub(crate) fn start(
     message_id: String,
     trace: Option<TraceContext>,
 ) -> Outgoing {
-    entry(partition, address, EntryKind::Start, &Entry::Start(start), message_id)
-        .with_expected_last_subject_sequence(0)
-        .with_trace(trace)
+    entry(
+        partition,
+        address,
+        EntryKind::Start,
+        &Entry::Start(start),
+        message_id,
+    )
+    .with_expected_last_subject_sequence(0)
+    .with_trace(trace)
 }
 
 /// The start of a child saga.
@@ -56,21 +67,41 @@ pub(super) fn start_child(
 ) -> Outgoing {
     let partition = PartitionId::of(&child.key, partitions);
     let message_id = format!("{}.c", parent.command);
-    let body = Start { digest, input, trigger: None, parent: Some(parent) };
+    let body = Start {
+        digest,
+        input,
+        trigger: None,
+        parent: Some(parent),
+    };
     start(partition, child, body, message_id, trace)
 }
 
 /// What tells a saga that its child has ended.
 pub(super) fn tell_parent(parent: &Parent, outcome: Outcome) -> Outgoing {
     let message_id = format!("{}.e", parent.command);
-    let body = Entry::Child(Child { command: parent.command, outcome });
-    entry(parent.partition, &parent.saga, EntryKind::Child, &body, message_id)
+    let body = Entry::Child(Child {
+        command: parent.command,
+        outcome,
+    });
+    entry(
+        parent.partition,
+        &parent.saga,
+        EntryKind::Child,
+        &body,
+        message_id,
+    )
 }
 
 /// A deadline of a saga.
 pub(super) fn timer(partition: PartitionId, address: &SagaAddress, due: Timestamp) -> Outgoing {
     let message_id = format!("{}.t.{}", subject::snapshot_key(partition, address), due.0);
-    entry(partition, address, EntryKind::Timer, &Entry::Timer(Timer { due }), message_id)
+    entry(
+        partition,
+        address,
+        EntryKind::Timer,
+        &Entry::Timer(Timer { due }),
+        message_id,
+    )
 }
 
 /// What an operator, or the broker, asks of a saga.
@@ -80,7 +111,13 @@ pub(crate) fn control(
     control: Control,
     message_id: String,
 ) -> Outgoing {
-    entry(partition, address, EntryKind::Control, &Entry::Control(control), message_id)
+    entry(
+        partition,
+        address,
+        EntryKind::Control,
+        &Entry::Control(control),
+        message_id,
+    )
 }
 
 /// The message of an effect; `None` for one that needs a look at the world first.
@@ -103,11 +140,18 @@ pub(super) fn message(
         Effect::DomainEvent(event) => domain_event(event),
         Effect::CancelChild { child, reason } => {
             let partition = PartitionId::of(&child.key, partitions);
-            let cancel = Control::Cancel { reason: reason.clone() };
+            let cancel = Control::Cancel {
+                reason: reason.clone(),
+            };
             control(partition, child, cancel, format!("{cause}.{}.x", child.key))
         }
         Effect::TellParent { parent, outcome } => tell_parent(parent, outcome.clone()),
-        Effect::Ended { outcome, started_at, ended_at, trace } => {
+        Effect::Ended {
+            outcome,
+            started_at,
+            ended_at,
+            trace,
+        } => {
             let data = json!({
                 "definition": address.definition,
                 "key": address.key,

@@ -39,7 +39,10 @@ pub(crate) struct Owners(Arc<Mutex<Vec<String>>>);
 impl Owners {
     /// The owner of each partition, in order; empty where there is none.
     pub(crate) fn list(&self) -> Vec<String> {
-        self.0.lock().map(|owners| owners.clone()).unwrap_or_default()
+        self.0
+            .lock()
+            .map(|owners| owners.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -112,7 +115,11 @@ impl Ownership {
     /// Watches members and leases, patiently: the broker may be away.
     async fn watch(&self) -> kv::Watch {
         loop {
-            match self.bucket.watch_many_with_history(["member.>", "lease.*"]).await {
+            match self
+                .bucket
+                .watch_many_with_history(["member.>", "lease.*"])
+                .await
+            {
                 Ok(changes) => return changes,
                 Err(error) => {
                     tracing::warn!(%error, "the leases cannot be watched; trying again");
@@ -124,22 +131,30 @@ impl Ownership {
 
     fn see(&mut self, entry: &kv::Entry) {
         if let Some(name) = entry.key.strip_prefix("member.") {
-            let Ok(name) = dirigent_contracts::token::decode(name) else { return };
+            let Ok(name) = dirigent_contracts::token::decode(name) else {
+                return;
+            };
             let member = match entry.operation {
                 Operation::Put => read::<Member>(&entry.value),
                 Operation::Delete | Operation::Purge => None,
             };
             self.membership.see_member(&name, member, Instant::now());
         } else if let Some(partition) = entry.key.strip_prefix("lease.") {
-            let Ok(partition) = partition.parse() else { return };
+            let Ok(partition) = partition.parse() else {
+                return;
+            };
             let lease = read::<Lease>(&entry.value).unwrap_or_default();
-            self.membership.see_lease(PartitionId(partition), lease, entry.revision);
+            self.membership
+                .see_lease(PartitionId(partition), lease, entry.revision);
         }
     }
 
     async fn beat(&mut self) {
         self.beat += 1;
-        let member = Member { instance: self.instance, beat: self.beat };
+        let member = Member {
+            instance: self.instance,
+            beat: self.beat,
+        };
         if let Err(error) = self.bucket.put(self.member_key(), body(&member)).await {
             tracing::warn!(%error, "the beat was not heard");
         }
@@ -155,7 +170,10 @@ impl Ownership {
         for partition in (0..self.tools.partitions).map(PartitionId) {
             self.reap(partition).await;
             let is_running = self.running.contains_key(&partition);
-            match self.membership.decide(partition, is_running, Instant::now()) {
+            match self
+                .membership
+                .decide(partition, is_running, Instant::now())
+            {
                 Step::Keep => {}
                 Step::Claim(lease, revision) => {
                     if self.write(partition, lease, revision).await {
@@ -172,7 +190,12 @@ impl Ownership {
                     self.end(partition).await;
                 }
             }
-            owners.push(self.membership.owner(partition).unwrap_or_default().to_owned());
+            owners.push(
+                self.membership
+                    .owner(partition)
+                    .unwrap_or_default()
+                    .to_owned(),
+            );
         }
         if let Ok(mut known) = self.owners.0.lock() {
             *known = owners;
@@ -211,7 +234,11 @@ impl Ownership {
 
     /// Takes note of a processor that ended by itself: the partition is claimed anew.
     async fn reap(&mut self, partition: PartitionId) {
-        if self.running.get(&partition).is_some_and(|running| running.task.is_finished()) {
+        if self
+            .running
+            .get(&partition)
+            .is_some_and(|running| running.task.is_finished())
+        {
             self.end(partition).await;
         }
     }

@@ -20,8 +20,7 @@ use crate::{
 };
 use dirigent_contracts::{
     api::SagaSummary,
-    envelope,
-    error_name,
+    envelope, error_name,
     id::{JournalSeq, PartitionId, SagaAddress},
     journal::{Entry, Start},
     outcome::{Failure, Outcome, SagaStatus},
@@ -29,11 +28,7 @@ use dirigent_contracts::{
     task::{Reply, TaskResult},
     time::Timestamp,
 };
-use futures::{
-    FutureExt, StreamExt,
-    future::BoxFuture,
-    stream::FuturesUnordered,
-};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -167,7 +162,10 @@ impl Processor {
     }
 
     fn broker(&self, error: &dyn std::fmt::Display) -> ProcessorError {
-        ProcessorError::Broker { partition: self.partition, message: error.to_string() }
+        ProcessorError::Broker {
+            partition: self.partition,
+            message: error.to_string(),
+        }
     }
 
     /// Loads the snapshots and opens the journal behind the checkpoint. Gives the journal's end.
@@ -222,12 +220,18 @@ impl Processor {
                 .with_message_id(format!("journal-{}-{}", self.partition, delivered.seq))
                 .with_dead_letter(
                     &delivered.subject,
-                    &format!("{}/{}", subject::journal_stream(self.partition), delivered.seq),
+                    &format!(
+                        "{}/{}",
+                        subject::journal_stream(self.partition),
+                        delivered.seq
+                    ),
                     &reason.to_string(),
                 );
             drop(self.tools.publisher.publish(letter));
         };
-        decode_entry(self.partition, delivered).map_err(|reason| refuse(&reason)).ok()
+        decode_entry(self.partition, delivered)
+            .map_err(|reason| refuse(&reason))
+            .ok()
     }
 
     async fn program(
@@ -240,7 +244,10 @@ impl Processor {
             (None, Entry::Start(Start { digest, .. })) => digest,
             (None, _) => return None,
         };
-        self.tools.definitions.program(&record.address.definition, digest).await
+        self.tools
+            .definitions
+            .program(&record.address.definition, digest)
+            .await
     }
 
     /// Sends the effects of an entry on their way, and puts the state back.
@@ -253,9 +260,13 @@ impl Processor {
         }
         let changed = effects.ignored.is_none();
         // The id of an announcement names the run and the entry that caused it.
-        let run = state.as_ref().and_then(Saga::run).map(|run| run.id().to_string());
+        let run = state
+            .as_ref()
+            .and_then(Saga::run)
+            .map(|run| run.id().to_string());
         let cause = format!("{}.{seq}", run.unwrap_or_default());
-        self.table.put_back(address, state, *seq, effects.effects.len(), changed);
+        self.table
+            .put_back(address, state, *seq, effects.effects.len(), changed);
         for effect in effects.effects {
             match &mut self.held {
                 Some(held) => held.push((address.clone(), *seq, cause.clone(), effect)),
@@ -300,7 +311,11 @@ impl Processor {
                 let tools = self.tools.clone();
                 async move {
                     let result = start_child(&tools, &effect).await;
-                    (address, seq, result.map_err(|reason| Refusal { effect, reason }))
+                    (
+                        address,
+                        seq,
+                        result.map_err(|reason| Refusal { effect, reason }),
+                    )
                 }
                 .boxed()
             }
@@ -308,7 +323,10 @@ impl Processor {
         self.acks.push(ack);
     }
 
-    fn acknowledged(&mut self, (address, seq, result): (SagaAddress, JournalSeq, Result<(), Refusal>)) {
+    fn acknowledged(
+        &mut self,
+        (address, seq, result): (SagaAddress, JournalSeq, Result<(), Refusal>),
+    ) {
         if let Err(Refusal { effect, reason }) = result {
             tracing::warn!(saga = %address, seq = seq.0, reason, "an effect was refused");
             if let Some(answer) = self.answer_refusal(&address, &effect, &reason) {
@@ -446,7 +464,10 @@ impl Processor {
                 && self.table.unsaved() == 0
                 && self.checkpoint >= self.table.checkpoint();
             if is_done {
-                tracing::info!(partition = self.partition.0, "left the partition, all is saved");
+                tracing::info!(
+                    partition = self.partition.0,
+                    "left the partition, all is saved"
+                );
                 return Ok(());
             }
             tokio::select! {
@@ -498,7 +519,10 @@ impl Processor {
 ///
 /// # Errors
 /// Why it cannot be read, for an operator.
-pub(crate) fn decode_entry(partition: PartitionId, delivered: &Delivered) -> Result<Record, String> {
+pub(crate) fn decode_entry(
+    partition: PartitionId,
+    delivered: &Delivered,
+) -> Result<Record, String> {
     let parsed = JournalSubject::parse(&delivered.subject).map_err(|error| error.to_string())?;
     if parsed.kind == EntryKind::Start && !delivered.is_first_of_subject {
         return Err("a start must expect to be the first of its subject".to_owned());
@@ -516,9 +540,20 @@ pub(crate) fn decode_entry(partition: PartitionId, delivered: &Delivered) -> Res
 
 /// Starts a child, or finds that this very parent has started it before.
 async fn start_child(tools: &Tools, effect: &Effect) -> Result<(), String> {
-    let Effect::StartChild { child, input, parent, trace } = effect else { return Ok(()) };
+    let Effect::StartChild {
+        child,
+        input,
+        parent,
+        trace,
+    } = effect
+    else {
+        return Ok(());
+    };
     let Some(digest) = tools.definitions.latest(&child.definition).await else {
-        return Err(format!("there is no definition named '{}'", child.definition));
+        return Err(format!(
+            "there is no definition named '{}'",
+            child.definition
+        ));
     };
     let message = messages::start_child(
         tools.partitions,
@@ -533,7 +568,9 @@ async fn start_child(tools: &Tools, effect: &Effect) -> Result<(), String> {
         Published::Stored { .. } => Ok(()),
         Published::Refused(reason) => Err(reason),
         Published::AlreadyExists => match tools.snapshots.first_start(&subject).await {
-            Some(Start { parent: Some(of), .. }) if of.command == parent.command => Ok(()),
+            Some(Start {
+                parent: Some(of), ..
+            }) if of.command == parent.command => Ok(()),
             _ => Err(format!("the saga {child} was started by somebody else")),
         },
     }
@@ -572,7 +609,9 @@ pub(crate) fn decode_snapshot(body: &[u8]) -> Result<Saga, String> {
 /// The local clock. It decides only when a timer is *published*; the fold goes by the journal's.
 fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Timestamp(since.map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX)))
+    Timestamp(since.map_or(0, |since| {
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    }))
 }
 
 async fn until(deadline: Option<Timestamp>) {

@@ -5,7 +5,10 @@
 //! letter.
 
 use super::rule::{matches, without_subsumed};
-use crate::{broker::{BrokerError, assets}, settings::Settings};
+use crate::{
+    broker::{BrokerError, assets},
+    settings::Settings,
+};
 use async_nats::jetstream::{
     Context,
     consumer::{AckPolicy, DeliverPolicy, pull},
@@ -52,16 +55,20 @@ impl Captures {
 
     /// The streams that are listened to.
     pub(super) fn listened(&self) -> Vec<String> {
-        self.listened.lock().map(|streams| streams.iter().cloned().collect()).unwrap_or_default()
+        self.listened
+            .lock()
+            .map(|streams| streams.iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Makes sure that a stream keeps the subject, and if it is listened to, that it is read.
     pub(super) async fn ensure(&self, subject: &str, is_listened: bool) -> Result<(), BrokerError> {
         let _one_at_a_time = self.changing.lock().await;
-        let is_known = self
-            .known
-            .lock()
-            .is_ok_and(|known| known.get(subject).is_some_and(|listened| *listened || !is_listened));
+        let is_known = self.known.lock().is_ok_and(|known| {
+            known
+                .get(subject)
+                .is_some_and(|listened| *listened || !is_listened)
+        });
         if is_known {
             return Ok(());
         }
@@ -103,9 +110,16 @@ impl Captures {
         let mut found = Vec::new();
         let mut names = self.context.stream_names();
         while let Some(name) = names.try_next().await.map_err(|error| failed(&error))? {
-            let stream = self.context.get_stream(&name).await.map_err(|error| failed(&error))?;
+            let stream = self
+                .context
+                .get_stream(&name)
+                .await
+                .map_err(|error| failed(&error))?;
             let subjects = &stream.cached_info().config.subjects;
-            if subjects.iter().any(|kept| matches(kept, subject) || matches(subject, kept)) {
+            if subjects
+                .iter()
+                .any(|kept| matches(kept, subject) || matches(subject, kept))
+            {
                 found.push(name);
             }
         }
@@ -115,14 +129,20 @@ impl Captures {
     /// Adds the subject to our own stream.
     async fn keep(&self, subject: &str) -> Result<(), BrokerError> {
         let failed = |error: &dyn std::error::Error| {
-            BrokerError::request(format!("keeping events of {subject:?} in {}", subject::INBOX_STREAM), error)
+            BrokerError::request(
+                format!("keeping events of {subject:?} in {}", subject::INBOX_STREAM),
+                error,
+            )
         };
         match self.context.get_stream(subject::INBOX_STREAM).await {
             Ok(stream) => {
                 let mut config = stream.cached_info().config.clone();
                 config.subjects.push(subject.to_owned());
                 config.subjects = without_subsumed(config.subjects);
-                self.context.update_stream(config).await.map_err(|error| failed(&error))?;
+                self.context
+                    .update_stream(config)
+                    .await
+                    .map_err(|error| failed(&error))?;
             }
             Err(_) => {
                 let config = Config {
@@ -147,11 +167,19 @@ impl Captures {
         let failed = |error: &dyn std::error::Error| {
             BrokerError::request(format!("listening to {subject:?} on {stream}"), error)
         };
-        let handle = self.context.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+        let handle = self
+            .context
+            .get_stream_no_info(stream)
+            .await
+            .map_err(|error| failed(&error))?;
         let existing = handle.consumer_info(subject::ROUTER_CONSUMER).await.ok();
         let mut filters = existing.map_or_else(Vec::new, |info| {
             let single = Some(info.config.filter_subject).filter(|filter| !filter.is_empty());
-            info.config.filter_subjects.into_iter().chain(single).collect()
+            info.config
+                .filter_subjects
+                .into_iter()
+                .chain(single)
+                .collect()
         });
         if filters.iter().any(|filter| matches(filter, subject)) {
             return Ok(());
@@ -168,7 +196,10 @@ impl Captures {
             max_ack_pending: MOST_PENDING,
             ..pull::Config::default()
         };
-        handle.create_consumer(config).await.map_err(|error| failed(&error))?;
+        handle
+            .create_consumer(config)
+            .await
+            .map_err(|error| failed(&error))?;
         Ok(())
     }
 }

@@ -36,7 +36,12 @@ impl Listeners {
         if self.0.get(stream).is_some_and(|task| !task.is_finished()) {
             return;
         }
-        let task = tokio::spawn(listen(context.clone(), stream.to_owned(), stop.clone(), act));
+        let task = tokio::spawn(listen(
+            context.clone(),
+            stream.to_owned(),
+            stop.clone(),
+            act,
+        ));
         self.0.insert(stream.to_owned(), task);
     }
 
@@ -51,8 +56,12 @@ impl Listeners {
 }
 
 /// Listens until `stop`; works off what was begun.
-pub(super) async fn listen<F, Fut>(context: Context, stream: String, stop: CancellationToken, act: F)
-where
+pub(super) async fn listen<F, Fut>(
+    context: Context,
+    stream: String,
+    stop: CancellationToken,
+    act: F,
+) where
     F: Fn(jetstream::Message) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = bool> + Send + 'static,
 {
@@ -109,7 +118,11 @@ where
     Fut: Future<Output = bool> + Send + 'static,
 {
     let acker = message.clone();
-    let kind = if act(message).await { AckKind::Ack } else { AckKind::Nak(Some(AGAIN_AFTER)) };
+    let kind = if act(message).await {
+        AckKind::Ack
+    } else {
+        AckKind::Nak(Some(AGAIN_AFTER))
+    };
     if let Err(error) = acker.ack_with(kind).await {
         // It comes again, and everything that follows from it has its id.
         tracing::debug!(%error, "an event was not acknowledged");

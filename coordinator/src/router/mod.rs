@@ -44,7 +44,12 @@ pub(crate) struct Router {
 impl Router {
     pub(crate) fn new(broker: Broker, definitions: Definitions, settings: Arc<Settings>) -> Self {
         let captures = Captures::new(broker.context.clone(), settings);
-        Self { broker, definitions, captures, rules: Arc::default() }
+        Self {
+            broker,
+            definitions,
+            captures,
+            rules: Arc::default(),
+        }
     }
 
     /// Makes sure that the events of a definition are kept and listened to, before it is deployed.
@@ -58,7 +63,11 @@ impl Router {
     /// Routes until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut changes = self.definitions.store().changes();
-        let poisoned = tokio::spawn(poison::listen(self.broker.clone(), self.captures.clone(), stop.clone()));
+        let poisoned = tokio::spawn(poison::listen(
+            self.broker.clone(),
+            self.captures.clone(),
+            stop.clone(),
+        ));
         let mut listeners = listener::Listeners::default();
         loop {
             changes.mark_unchanged();
@@ -90,20 +99,32 @@ impl Router {
 
     /// Reads the rules of all definitions, and makes sure that their events are listened to.
     async fn refresh(&self) -> Result<(), BrokerError> {
-        let known = self.rules.read().map(|rules| Arc::clone(&rules)).unwrap_or_default();
+        let known = self
+            .rules
+            .read()
+            .map(|rules| Arc::clone(&rules))
+            .unwrap_or_default();
         let mut rules = Vec::new();
         for deployed in self.definitions.store().list() {
             let old = known.iter().find(|owned| owned.digest == deployed.digest);
             let wishes = match old {
                 Some(owned) => Some(Arc::clone(&owned.wishes)),
-                None => self.definitions.wishes(&deployed.name, &deployed.digest).await,
+                None => {
+                    self.definitions
+                        .wishes(&deployed.name, &deployed.digest)
+                        .await
+                }
             };
             let Some(wishes) = wishes else { continue };
             if old.is_none() {
                 self.prepare(&wishes).await?;
             }
             let (definition, digest) = (deployed.name, deployed.digest);
-            rules.push(Owned { definition, digest, wishes });
+            rules.push(Owned {
+                definition,
+                digest,
+                wishes,
+            });
         }
         if let Ok(mut current) = self.rules.write() {
             *current = Arc::new(rules);
@@ -113,7 +134,9 @@ impl Router {
 
     /// Does what follows from one event; true when all of it is stored.
     async fn route(&self, message: jetstream::Message) -> bool {
-        let Ok(info) = message.info() else { return true };
+        let Ok(info) = message.info() else {
+            return true;
+        };
         let source = format!("{}/{}", info.stream, info.stream_sequence);
         let headers = headers(&message);
         let event = match Event::parse(&message.subject, &headers, &message.payload) {
@@ -124,17 +147,29 @@ impl Router {
         let at = i64::try_from(at).unwrap_or(i64::MAX);
         let value = event.to_expression_value();
         let id = event.id.clone().unwrap_or_else(|| source.clone());
-        let rules = self.rules.read().map(|rules| Arc::clone(&rules)).unwrap_or_default();
+        let rules = self
+            .rules
+            .read()
+            .map(|rules| Arc::clone(&rules))
+            .unwrap_or_default();
         let mut entries = Vec::new();
         let mut reasons = Vec::new();
         let mut is_known = false;
         for owned in rules.iter() {
-            for rule in owned.wishes.rules.iter().filter(|rule| rule.listens_to(&event)) {
+            for rule in owned
+                .wishes
+                .rules
+                .iter()
+                .filter(|rule| rule.listens_to(&event))
+            {
                 is_known = true;
                 match rule.decide(&event, &value, at, info.stream_sequence) {
                     Ok(Decision::NotMeant) => {}
                     Ok(Decision::Start(key, input)) => {
-                        let trigger = Trigger { subject: event.nats_subject.clone(), id: id.clone() };
+                        let trigger = Trigger {
+                            subject: event.nats_subject.clone(),
+                            id: id.clone(),
+                        };
                         let start = Start {
                             digest: owned.digest.clone(),
                             input,
@@ -142,14 +177,22 @@ impl Router {
                             parent: None,
                         };
                         let partition = PartitionId::of(&key, self.broker.partitions);
-                        let address = SagaAddress { definition: owned.definition.clone(), key };
+                        let address = SagaAddress {
+                            definition: owned.definition.clone(),
+                            key,
+                        };
                         let message_id = format!("{source}.{}", owned.definition);
                         let trace = event.trace();
-                        entries.push(messages::start(partition, &address, start, message_id, trace));
+                        entries.push(messages::start(
+                            partition, &address, start, message_id, trace,
+                        ));
                     }
                     Ok(Decision::Continue(key)) => {
                         let partition = PartitionId::of(&key, self.broker.partitions);
-                        let address = SagaAddress { definition: owned.definition.clone(), key };
+                        let address = SagaAddress {
+                            definition: owned.definition.clone(),
+                            key,
+                        };
                         let entry = Entry::Event(EventEntry {
                             name: rule.subject.clone(),
                             id: id.clone(),
@@ -165,7 +208,9 @@ impl Router {
         if !is_known {
             reasons.push("no deployed definition listens to it".to_owned());
         }
-        let published = entries.into_iter().map(|entry| self.broker.publisher.publish(entry));
+        let published = entries
+            .into_iter()
+            .map(|entry| self.broker.publisher.publish(entry));
         for published in join_all(published).await {
             if let Published::Refused(reason) = published {
                 reasons.push(reason);
@@ -190,7 +235,10 @@ impl Router {
         let letter = letter
             .with_message_id(format!("dead.{source}"))
             .with_dead_letter(&message.subject, source, reason);
-        matches!(self.broker.publisher.publish(letter).await, Published::Stored { .. })
+        matches!(
+            self.broker.publisher.publish(letter).await,
+            Published::Stored { .. }
+        )
     }
 }
 
@@ -201,14 +249,24 @@ pub(crate) fn event_entry(
     entry: &Entry,
     message_id: String,
 ) -> Outgoing {
-    let subject = JournalSubject { partition, address, kind: EntryKind::Event };
+    let subject = JournalSubject {
+        partition,
+        address,
+        kind: EntryKind::Event,
+    };
     Outgoing::new(subject.to_string(), entry.encode()).with_message_id(message_id)
 }
 
 /// All headers of a message. Those of dead letters are left behind when one is replayed.
 fn headers(message: &jetstream::Message) -> Vec<(String, String)> {
-    const OF_DEAD_LETTERS: [&str; 3] = [header::DEAD_REASON, header::DEAD_SUBJECT, header::DEAD_SOURCE];
-    let Some(headers) = &message.headers else { return Vec::new() };
+    const OF_DEAD_LETTERS: [&str; 3] = [
+        header::DEAD_REASON,
+        header::DEAD_SUBJECT,
+        header::DEAD_SOURCE,
+    ];
+    let Some(headers) = &message.headers else {
+        return Vec::new();
+    };
     headers
         .iter()
         .filter(|(name, _)| !OF_DEAD_LETTERS.contains(&name.as_ref()))

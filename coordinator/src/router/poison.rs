@@ -28,8 +28,10 @@ struct Advisory {
 
 /// Listens until `stop`.
 pub(super) async fn listen(broker: Broker, captures: Captures, stop: CancellationToken) {
-    let subject =
-        format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{}.*", subject::COMMANDS_STREAM);
+    let subject = format!(
+        "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{}.*",
+        subject::COMMANDS_STREAM
+    );
     loop {
         let config = Config {
             name: ADVISORIES_STREAM.to_owned(),
@@ -44,7 +46,9 @@ pub(super) async fn listen(broker: Broker, captures: Captures, stop: Cancellatio
         };
         match prepared.await {
             Ok(()) => break,
-            Err(error) => tracing::warn!(%error, "poison commands cannot be listened for; trying on"),
+            Err(error) => {
+                tracing::warn!(%error, "poison commands cannot be listened for; trying on")
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -64,13 +68,19 @@ async fn take(broker: &Broker, message: jetstream::Message) -> bool {
         tracing::error!(subject = %message.subject, "an advisory of the broker cannot be read");
         return true;
     };
-    let Ok(stream) = broker.context.get_stream_no_info(subject::COMMANDS_STREAM).await else {
+    let Ok(stream) = broker
+        .context
+        .get_stream_no_info(subject::COMMANDS_STREAM)
+        .await
+    else {
         return false;
     };
     let stored = match stream.direct_get(advisory.stream_seq).await {
         Ok(stored) => stored,
         // It was answered after all, and is gone.
-        Err(error) if error.kind() == jetstream::stream::DirectGetErrorKind::NotFound => return true,
+        Err(error) if error.kind() == jetstream::stream::DirectGetErrorKind::NotFound => {
+            return true;
+        }
         Err(_) => return false,
     };
     let Ok(command) = envelope::decode::<Command>(&stored.payload) else {
@@ -84,10 +94,16 @@ async fn take(broker: &Broker, message: jetstream::Message) -> bool {
         deliveries = advisory.deliveries,
         "a command was delivered in vain: its saga needs a person"
     );
-    let poison = Control::Poison { command: command.command, deliveries: advisory.deliveries };
+    let poison = Control::Poison {
+        command: command.command,
+        deliveries: advisory.deliveries,
+    };
     let message_id = format!("{}.p", command.command);
     let entry = messages::control(command.partition, &command.saga, poison, message_id);
-    if !matches!(broker.publisher.publish(entry).await, Published::Stored { .. }) {
+    if !matches!(
+        broker.publisher.publish(entry).await,
+        Published::Stored { .. }
+    ) {
         return false;
     }
     // Nobody will be given it again; a Retry asks with a new command.

@@ -39,7 +39,10 @@ pub(crate) struct Rule {
 #[derive(Debug)]
 pub(crate) enum Purpose {
     /// It starts a saga.
-    Start { filter: Option<Expression>, input: Option<Template> },
+    Start {
+        filter: Option<Expression>,
+        input: Option<Template>,
+    },
     /// A saga awaits it.
     Continue,
 }
@@ -73,7 +76,8 @@ impl Wishes {
         for (n, trigger) in definition.triggers.iter().enumerate() {
             let pointer = format!("/Triggers/{n}");
             let key = reading.expression(trigger.key.as_deref(), &format!("{pointer}/Key"));
-            let filter = reading.expression(trigger.filter.as_deref(), &format!("{pointer}/Filter"));
+            let filter =
+                reading.expression(trigger.filter.as_deref(), &format!("{pointer}/Filter"));
             let input = trigger.input.as_ref().and_then(|input| {
                 Template::compile_jsonata(input)
                     .map_err(|error| {
@@ -86,18 +90,34 @@ impl Wishes {
                     .ok()
             });
             let kind = trigger.subject.as_ref().map(|_| trigger.event.clone());
-            let subject = trigger.subject.clone().unwrap_or_else(|| trigger.event.clone());
+            let subject = trigger
+                .subject
+                .clone()
+                .unwrap_or_else(|| trigger.event.clone());
             let purpose = Purpose::Start { filter, input };
-            reading.wishes.rules.push(Rule { subject, kind, key, purpose });
+            reading.wishes.rules.push(Rule {
+                subject,
+                kind,
+                key,
+                purpose,
+            });
         }
         reading.machine(&definition.machine, "");
-        if reading.faults.is_empty() { Ok(reading.wishes) } else { Err(reading.faults) }
+        if reading.faults.is_empty() {
+            Ok(reading.wishes)
+        } else {
+            Err(reading.faults)
+        }
     }
 
     /// All subjects that some stream must keep: listened to, and published.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = (&str, bool)> {
         let listened = self.rules.iter().map(|rule| (rule.subject.as_str(), true));
-        listened.chain(self.published.iter().map(|subject| (subject.as_str(), false)))
+        listened.chain(
+            self.published
+                .iter()
+                .map(|subject| (subject.as_str(), false)),
+        )
     }
 }
 
@@ -114,7 +134,11 @@ impl Reading {
             .map_err(|error| {
                 let pointer = pointer.to_owned();
                 // The offset counts from the braces, the source begins behind them.
-                self.faults.push(Fault { pointer, offset: None, message: error.message });
+                self.faults.push(Fault {
+                    pointer,
+                    offset: None,
+                    message: error.message,
+                });
             })
             .ok()
     }
@@ -128,7 +152,8 @@ impl Reading {
                     match &task.resource.action {
                         Action::Publish { subject } => self.wishes.published.push(subject.clone()),
                         Action::Await { subject } => {
-                            let key = self.expression(task.key.as_deref(), &format!("{pointer}/Key"));
+                            let key =
+                                self.expression(task.key.as_deref(), &format!("{pointer}/Key"));
                             self.wishes.rules.push(Rule {
                                 subject: subject.clone(),
                                 kind: None,
@@ -149,7 +174,9 @@ impl Reading {
                         self.machine(branch, &format!("{pointer}/Branches/{n}"));
                     }
                 }
-                StateKind::Map(map) => self.machine(&map.processor, &format!("{pointer}/ItemProcessor")),
+                StateKind::Map(map) => {
+                    self.machine(&map.processor, &format!("{pointer}/ItemProcessor"))
+                }
                 _ => {}
             }
         }
@@ -160,7 +187,10 @@ impl Rule {
     /// Whether the event is one of those that the rule listens to.
     pub(crate) fn listens_to(&self, event: &Event) -> bool {
         matches(&self.subject, &event.nats_subject)
-            && self.kind.as_ref().is_none_or(|kind| event.kind.as_ref() == Some(kind))
+            && self
+                .kind
+                .as_ref()
+                .is_none_or(|kind| event.kind.as_ref() == Some(kind))
     }
 
     /// What the rule makes of an event. `at` and `seed` are the entry's, so that a redelivery decides
@@ -168,11 +198,21 @@ impl Rule {
     ///
     /// # Errors
     /// Why it can make nothing of it, for an operator.
-    pub(crate) fn decide(&self, event: &Event, value: &Value, at: i64, seed: u64) -> Result<Decision, String> {
+    pub(crate) fn decide(
+        &self,
+        event: &Event,
+        value: &Value,
+        at: i64,
+        seed: u64,
+    ) -> Result<Decision, String> {
         let variables = [("event", value)];
         let scope = Scope::of_variables(&variables);
         let mut environment = Environment::new(at, seed);
-        if let Purpose::Start { filter: Some(filter), .. } = &self.purpose {
+        if let Purpose::Start {
+            filter: Some(filter),
+            ..
+        } = &self.purpose
+        {
             let kept = filter.evaluate(&scope, &mut environment);
             match kept.map_err(|error| format!("the filter failed: {}", error.message))? {
                 Some(Value::Bool(true)) => {}
@@ -186,7 +226,9 @@ impl Rule {
                 match key.map_err(|error| format!("the key failed: {}", error.message))? {
                     Some(Value::String(key)) => key,
                     Some(Value::Number(key)) => key.to_string(),
-                    Some(other) => return Err(format!("the key is {other}, not a text or a number")),
+                    Some(other) => {
+                        return Err(format!("the key is {other}, not a text or a number"));
+                    }
                     None => return Err("the event has nothing where the key should be".to_owned()),
                 }
             }
@@ -199,9 +241,14 @@ impl Rule {
         match &self.purpose {
             Purpose::Continue => Ok(Decision::Continue(key)),
             Purpose::Start { input: None, .. } => Ok(Decision::Start(key, Arc::clone(&event.data))),
-            Purpose::Start { input: Some(input), .. } => {
+            Purpose::Start {
+                input: Some(input), ..
+            } => {
                 let input = input.evaluate(&scope, &mut environment).map_err(|error| {
-                    format!("the input failed at {:?}: {:?}", error.expression, error.kind)
+                    format!(
+                        "the input failed at {:?}: {:?}",
+                        error.expression, error.kind
+                    )
                 })?;
                 Ok(Decision::Start(key, Arc::new(input)))
             }
@@ -264,7 +311,9 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, subject), expected, "{pattern} {subject}");
         }
-        let patterns = ["a.b", "a.*", "c", "c", "a.b.c"].map(str::to_owned).to_vec();
+        let patterns = ["a.b", "a.*", "c", "c", "a.b.c"]
+            .map(str::to_owned)
+            .to_vec();
         assert_eq!(without_subsumed(patterns), ["a.*", "a.b.c", "c"]);
     }
 

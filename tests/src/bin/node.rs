@@ -16,8 +16,13 @@ use tokio_util::sync::CancellationToken;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [role, name, url] = &arguments[..] else { bail!("expected: ROLE NAME URL") };
-    tracing_subscriber::fmt().with_env_filter("info").with_writer(std::io::stderr).init();
+    let [role, name, url] = &arguments[..] else {
+        bail!("expected: ROLE NAME URL")
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter("info")
+        .with_writer(std::io::stderr)
+        .init();
     let client = ConnectOptions::new()
         .retry_on_initial_connect()
         .max_reconnects(None)

@@ -53,10 +53,22 @@ async fn a_failed_saga_is_undone_in_reverse() -> anyhow::Result<()> {
     let crew = crew.start()?;
     let saga = stage.run("trip", "t-1", json!({})).await?;
     assert_eq!(saga.status, SagaStatus::Compensated);
-    assert_eq!(saga.failure.map(|failure| failure.error), Some("Declined".to_owned()));
+    assert_eq!(
+        saga.failure.map(|failure| failure.error),
+        Some("Declined".to_owned())
+    );
     let calls = crew.calls.all();
     let tasks: Vec<_> = calls.iter().map(|call| call.task.as_str()).collect();
-    assert_eq!(tasks, ["book-flight", "book-hotel", "pay", "cancel-hotel", "cancel-flight"]);
+    assert_eq!(
+        tasks,
+        [
+            "book-flight",
+            "book-hotel",
+            "pay",
+            "cancel-hotel",
+            "cancel-flight"
+        ]
+    );
     assert_eq!(calls[3].input, json!({"id": "H1"}));
     assert_eq!(calls[3].direction, Direction::Undo);
     assert_eq!(calls[3].undoes.as_deref(), Some(calls[1].effect.as_str()));
@@ -70,7 +82,9 @@ async fn a_failed_saga_is_undone_in_reverse() -> anyhow::Result<()> {
 async fn a_saga_with_nothing_to_undo_has_just_failed() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
     stage.deploy("trip", TRIP).await?;
-    let _crew = Crew::new(stage.client.clone()).fails("book-flight", declined()).start()?;
+    let _crew = Crew::new(stage.client.clone())
+        .fails("book-flight", declined())
+        .start()?;
     let saga = stage.run("trip", "t-1", json!({})).await?;
     assert_eq!(saga.status, SagaStatus::Failed);
     Ok(())
@@ -145,19 +159,31 @@ States:
     let crew = crew.start()?;
     let saga = stage.run("slow", "k", json!({})).await?;
     assert_eq!(saga.status, SagaStatus::Compensated);
-    assert_eq!(saga.failure.map(|failure| failure.error).as_deref(), Some(error_name::TIMEOUT));
+    assert_eq!(
+        saga.failure.map(|failure| failure.error).as_deref(),
+        Some(error_name::TIMEOUT)
+    );
     assert_eq!(crew.calls.tasks(), ["slow", "unslow"]);
     // The reply comes when the saga is over, or almost; it is told either way.
     let until = std::time::Instant::now() + dirigent_tests::stage::PATIENCE;
     loop {
         let history = stage.history("slow", "k").await?;
-        let is_told = history
-            .iter()
-            .any(|event| matches!(event.what, Happening::LateReply { succeeded: true, .. }));
+        let is_told = history.iter().any(|event| {
+            matches!(
+                event.what,
+                Happening::LateReply {
+                    succeeded: true,
+                    ..
+                }
+            )
+        });
         if is_told {
             return Ok(());
         }
-        assert!(std::time::Instant::now() < until, "no late reply in {history:#?}");
+        assert!(
+            std::time::Instant::now() < until,
+            "no late reply in {history:#?}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -202,7 +228,10 @@ async fn a_stuck_compensation_is_an_incident_until_it_is_retried() -> anyhow::Re
         std::future::ready(result)
     });
     let crew = crew.start()?;
-    let mut incidents = stage.client.subscribe("dirigent.event.trip.*.incident").await?;
+    let mut incidents = stage
+        .client
+        .subscribe("dirigent.event.trip.*.incident")
+        .await?;
     stage.begin("trip", "t", json!({})).await?;
     let saga = stage.stands("trip", "t", SagaStatus::Stuck).await?;
     assert_eq!(saga.undo.len(), 2, "nothing is forgotten: {:?}", saga.undo);
@@ -212,7 +241,11 @@ async fn a_stuck_compensation_is_an_incident_until_it_is_retried() -> anyhow::Re
     assert!(crew.calls.of("cancel-flight").is_empty(), "the order holds");
 
     mended.store(true, Ordering::SeqCst);
-    let retry = RetryRequest { saga: address("trip", "t")?, skip: false, reason: String::new() };
+    let retry = RetryRequest {
+        saga: address("trip", "t")?,
+        skip: false,
+        reason: String::new(),
+    };
     stage.request(&retry).await?;
     let saga = stage.ended("trip", "t").await?;
     assert_eq!(saga.status, SagaStatus::Compensated);

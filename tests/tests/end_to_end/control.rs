@@ -30,11 +30,17 @@ fn refusal(error: &anyhow::Error) -> ErrorCode {
 async fn a_canceled_saga_undoes_what_it_did() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
     stage.deploy("sleeper", SLEEPER).await?;
-    let crew = Crew::new(stage.client.clone()).echoes(&["reserve", "release"]).start()?;
+    let crew = Crew::new(stage.client.clone())
+        .echoes(&["reserve", "release"])
+        .start()?;
     stage.begin("sleeper", "k", json!({})).await?;
-    stage.until("sleeper", "k", |saga| !saga.undo.is_empty()).await?;
-    let cancel =
-        CancelRequest { saga: address("sleeper", "k")?, reason: "changed my mind".to_owned() };
+    stage
+        .until("sleeper", "k", |saga| !saga.undo.is_empty())
+        .await?;
+    let cancel = CancelRequest {
+        saga: address("sleeper", "k")?,
+        reason: "changed my mind".to_owned(),
+    };
     stage.request(&cancel).await?;
     let saga = stage.ended("sleeper", "k").await?;
     assert_eq!(saga.status, SagaStatus::Canceled);
@@ -48,12 +54,16 @@ async fn a_canceled_saga_undoes_what_it_did() -> anyhow::Result<()> {
 async fn a_key_starts_one_saga() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
     stage.deploy("sleeper", SLEEPER).await?;
-    let crew = Crew::new(stage.client.clone()).echoes(&["reserve", "release"]).start()?;
+    let crew = Crew::new(stage.client.clone())
+        .echoes(&["reserve", "release"])
+        .start()?;
     let first = stage.begin("sleeper", "k", json!({"n": 1})).await?;
     let second = stage.begin("sleeper", "k", json!({"n": 2})).await?;
     assert!(first.started);
     assert!(!second.started);
-    stage.until("sleeper", "k", |saga| !saga.undo.is_empty()).await?;
+    stage
+        .until("sleeper", "k", |saga| !saga.undo.is_empty())
+        .await?;
     assert_eq!(stage.describe("sleeper", "k").await?.input, json!({"n": 1}));
     assert_eq!(crew.calls.tasks(), ["reserve"]);
     Ok(())
@@ -71,12 +81,18 @@ async fn what_cannot_be_done_is_refused_with_a_reason() -> anyhow::Result<()> {
     let typo = br#"{"definition":"a","inptu":1}"#.to_vec();
     let typo = stage.request_raw("start", typo).await.unwrap_err();
     assert!(typo.to_string().contains("inptu"), "{typo}");
-    let broken = stage.deploy("broken", "StartAt: A\nStates: { B: { Type: Pass } }").await;
+    let broken = stage
+        .deploy("broken", "StartAt: A\nStates: { B: { Type: Pass } }")
+        .await;
     let broken = broken.unwrap_err();
     assert_eq!(refusal(&broken), ErrorCode::BadRequest);
     stage.deploy("sleeper", SLEEPER).await?;
     stage.begin("sleeper", "k", json!({})).await?;
-    let retry = RetryRequest { saga: address("sleeper", "k")?, skip: false, reason: String::new() };
+    let retry = RetryRequest {
+        saga: address("sleeper", "k")?,
+        skip: false,
+        reason: String::new(),
+    };
     let early = stage.request(&retry).await.unwrap_err();
     assert_eq!(refusal(&early), ErrorCode::Conflict);
     let large = json!("x".repeat(dirigent_contracts::limit::PAYLOAD_BYTES + 1));
@@ -89,8 +105,15 @@ async fn what_cannot_be_done_is_refused_with_a_reason() -> anyhow::Result<()> {
 async fn a_list_shows_the_living_and_the_ended() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
     stage.deploy("sleeper", SLEEPER).await?;
-    stage.deploy("quick", "{StartAt: P, States: {P: {Type: Pass, End: true}}}").await?;
-    let _crew = Crew::new(stage.client.clone()).echoes(&["reserve", "release"]).start()?;
+    stage
+        .deploy(
+            "quick",
+            "{StartAt: P, States: {P: {Type: Pass, End: true}}}",
+        )
+        .await?;
+    let _crew = Crew::new(stage.client.clone())
+        .echoes(&["reserve", "release"])
+        .start()?;
     for n in 0..3 {
         stage.begin("sleeper", &format!("s-{n}"), json!({})).await?;
         stage.run("quick", &format!("q-{n}"), json!({})).await?;
@@ -98,11 +121,22 @@ async fn a_list_shows_the_living_and_the_ended() -> anyhow::Result<()> {
     let all = stage.request(&ListRequest::default()).await?;
     assert_eq!(all.sagas.len(), 6, "{all:#?}");
     assert_eq!(all.silent, []);
-    let ended = ListRequest { status: vec![SagaStatus::Succeeded], ..ListRequest::default() };
+    let ended = ListRequest {
+        status: vec![SagaStatus::Succeeded],
+        ..ListRequest::default()
+    };
     let ended = stage.request(&ended).await?;
     assert_eq!(ended.sagas.len(), 3);
-    assert!(ended.sagas.iter().all(|saga| saga.saga.definition.as_str() == "quick"));
-    let two = ListRequest { limit: Some(2), ..ListRequest::default() };
+    assert!(
+        ended
+            .sagas
+            .iter()
+            .all(|saga| saga.saga.definition.as_str() == "quick")
+    );
+    let two = ListRequest {
+        limit: Some(2),
+        ..ListRequest::default()
+    };
     let two = stage.request(&two).await?;
     assert_eq!((two.sagas.len(), two.more), (2, true));
     Ok(())
@@ -124,7 +158,13 @@ async fn a_new_version_does_not_touch_running_sagas() -> anyhow::Result<()> {
     let second = stage.deploy("versions", &version("two")).await?;
     assert_ne!(first.digest, second.digest);
     stage.begin("versions", "new", json!({})).await?;
-    assert_eq!(stage.ended("versions", "old").await?.output, Some(json!("one")));
-    assert_eq!(stage.ended("versions", "new").await?.output, Some(json!("two")));
+    assert_eq!(
+        stage.ended("versions", "old").await?.output,
+        Some(json!("one"))
+    );
+    assert_eq!(
+        stage.ended("versions", "new").await?.output,
+        Some(json!("two"))
+    );
     Ok(())
 }

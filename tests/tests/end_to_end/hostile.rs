@@ -15,7 +15,10 @@ use dirigent_tests::{
 use dirigent_worker::TaskError;
 use futures::StreamExt;
 use serde_json::json;
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 const ORDER: &str = "
 Extensions: [saga/1]
@@ -50,7 +53,9 @@ async fn double_everything(stage: &Stage) -> anyhow::Result<tokio::task::JoinHan
             if let Some(expected) = headers.get(header::EXPECTED_LAST_SUBJECT_SEQUENCE) {
                 doubled.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, expected.clone());
             }
-            let _ = client.publish_with_headers(message.subject, doubled, message.payload).await;
+            let _ = client
+                .publish_with_headers(message.subject, doubled, message.payload)
+                .await;
         }
     }))
 }
@@ -80,7 +85,9 @@ async fn every_message_may_come_twice() -> anyhow::Result<()> {
     let calls = calls.filter(|call| (call.task.as_str(), call.key.as_str()) != ("charge", "bad"));
     let mut tasks: Vec<String> = calls.map(|call| call.task).collect();
     tasks.sort();
-    let once = ["charge", "release", "reserve", "reserve", "x", "x", "y", "y"];
+    let once = [
+        "charge", "release", "reserve", "reserve", "x", "x", "y", "y",
+    ];
     assert_eq!(tasks, once, "each effect of the two sagas once");
     let ends = stage.messages("DIRIGENT_EVENTS").await?;
     assert_eq!(ends, 2, "each saga ends once");
@@ -96,7 +103,9 @@ async fn strangers_and_garbage_change_nothing() -> anyhow::Result<()> {
     let jetstream = async_nats::jetstream::new(stage.client.clone());
     // A well-formed reply for a saga that never was.
     let saga = address("order", "ghost")?;
-    let command = RunId::derive(&saga, JournalSeq(7), Timestamp(7)).effect(1).command(1);
+    let command = RunId::derive(&saga, JournalSeq(7), Timestamp(7))
+        .effect(1)
+        .command(1);
     let task: TaskName = "reserve".parse()?;
     let subject = JournalSubject {
         partition: PartitionId::of(&saga.key, 2),
@@ -105,16 +114,29 @@ async fn strangers_and_garbage_change_nothing() -> anyhow::Result<()> {
     };
     let reply = Reply {
         command,
-        result: TaskResult::Succeeded { output: Arc::new(json!(1)) },
+        result: TaskResult::Succeeded {
+            output: Arc::new(json!(1)),
+        },
         callback: false,
         worker: String::new(),
     };
     let body = envelope::encode(&reply);
-    jetstream.publish(subject.to_string(), body.into()).await?.await?;
+    jetstream
+        .publish(subject.to_string(), body.into())
+        .await?
+        .await?;
     // Garbage on every subject that is read.
     let mut garbage = Vec::new();
     for partition in 0..2 {
-        for kind in ["start", "reply.reserve", "event", "timer", "control", "child", "nonsense"] {
+        for kind in [
+            "start",
+            "reply.reserve",
+            "event",
+            "timer",
+            "control",
+            "child",
+            "nonsense",
+        ] {
             garbage.push(format!("dirigent.journal.{partition}.order.k.{kind}"));
         }
         garbage.push(format!("dirigent.journal.{partition}.x"));
@@ -122,11 +144,22 @@ async fn strangers_and_garbage_change_nothing() -> anyhow::Result<()> {
     garbage.push("dirigent.command.reserve.nonsense".to_owned());
     for subject in garbage {
         for body in [&b""[..], b"\xc1\xff\x00", b"{\"v\":1}", &[0x81; 4096]] {
-            jetstream.publish(subject.clone(), body.to_vec().into()).await?.await?;
+            jetstream
+                .publish(subject.clone(), body.to_vec().into())
+                .await?
+                .await?;
         }
     }
-    for operation in ["start", "describe", "list", "history", "signal", "callback", "deploy"] {
-        assert!(stage.request_raw(operation, b"\xff\xfe".to_vec()).await.is_err(), "{operation}");
+    for operation in [
+        "start", "describe", "list", "history", "signal", "callback", "deploy",
+    ] {
+        assert!(
+            stage
+                .request_raw(operation, b"\xff\xfe".to_vec())
+                .await
+                .is_err(),
+            "{operation}"
+        );
     }
     let saga = stage.run("order", "k-2", json!({})).await?;
     assert_eq!(saga.status, SagaStatus::Succeeded);
@@ -150,7 +183,9 @@ States:
 ";
     stage.deploy("big", document).await?;
     let crew = Crew::new(stage.client.clone()).does("big", |call| async move {
-        Ok(json!("x".repeat(usize::try_from(call.input.as_u64().unwrap_or(0)).unwrap_or(0))))
+        Ok(json!("x".repeat(
+            usize::try_from(call.input.as_u64().unwrap_or(0)).unwrap_or(0)
+        )))
     });
     let _crew = crew.start()?;
     let saga = stage.run("big", "fits", json!(200_000)).await?;
@@ -158,7 +193,10 @@ States:
     let saga = stage.run("big", "too-big", json!(4_000_000)).await?;
     assert_eq!(saga.status, SagaStatus::Failed);
     let error = saga.failure.map(|failure| failure.error);
-    assert_eq!(error.as_deref(), Some(dirigent_contracts::error_name::DATA_LIMIT_EXCEEDED));
+    assert_eq!(
+        error.as_deref(),
+        Some(dirigent_contracts::error_name::DATA_LIMIT_EXCEEDED)
+    );
     Ok(())
 }
 
@@ -167,7 +205,10 @@ async fn a_broker_without_jetstream_is_refused_with_a_remedy() -> anyhow::Result
     let nats = dirigent_tests::nats::NatsServer::start().await?;
     // An account without JetStream, on a server that has it.
     let accounts = nats.directory().join("accounts.conf");
-    std::fs::write(&accounts, "accounts { A { users: [{user: a, password: a}] } }\n")?;
+    std::fs::write(
+        &accounts,
+        "accounts { A { users: [{user: a, password: a}] } }\n",
+    )?;
     let path = accounts.to_string_lossy().into_owned();
     let bare = dirigent_tests::nats::NatsServer::start_with(&["-c", &path]).await?;
     let client = async_nats::ConnectOptions::with_user_and_password("a".into(), "a".into());
@@ -176,6 +217,9 @@ async fn a_broker_without_jetstream_is_refused_with_a_remedy() -> anyhow::Result
     let settings = dirigent_tests::stage::settings("refused");
     let refused = dirigent_coordinator::Coordinator::start(client, settings, telemetry).await;
     let reason = refused.map(|_| ()).unwrap_err().to_string();
-    assert!(reason.contains("JetStream") && reason.contains("-js"), "{reason}");
+    assert!(
+        reason.contains("JetStream") && reason.contains("-js"),
+        "{reason}"
+    );
     Ok(())
 }

@@ -1,11 +1,7 @@
 //! Processes that die: whatever is killed, every saga ends once and the ledger balances.
 
 use anyhow::ensure;
-use dirigent_contracts::{
-    api::StartRequest,
-    outcome::SagaStatus,
-    subject,
-};
+use dirigent_contracts::{api::StartRequest, outcome::SagaStatus, subject};
 use dirigent_tests::{
     crew::Crew,
     ledger::{Account, Ledger},
@@ -37,7 +33,10 @@ struct Node(Child);
 impl Node {
     fn start(role: &str, name: &str, url: &str) -> anyhow::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
-        command.args([role, name, url]).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .args([role, name, url])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         Ok(Self(command.stderr(Stdio::null()).spawn()?))
     }
 
@@ -58,7 +57,11 @@ impl Drop for Node {
 /// Starts sagas, every third of which is refused at its last step.
 async fn begin(stage: &Stage, keys: std::ops::Range<usize>) -> anyhow::Result<()> {
     let starts = keys.map(|n| async move {
-        let refuse = if n % 3 == 0 { json!("do-c") } else { Value::Null };
+        let refuse = if n % 3 == 0 {
+            json!("do-c")
+        } else {
+            Value::Null
+        };
         let request = StartRequest {
             definition: "faults".parse()?,
             key: Some(format!("k-{n}").parse()?),
@@ -67,7 +70,10 @@ async fn begin(stage: &Stage, keys: std::ops::Range<usize>) -> anyhow::Result<()
         };
         stage.request(&request).await
     });
-    futures::stream::iter(starts).buffer_unordered(16).try_collect::<Vec<_>>().await?;
+    futures::stream::iter(starts)
+        .buffer_unordered(16)
+        .try_collect::<Vec<_>>()
+        .await?;
     Ok(())
 }
 
@@ -79,9 +85,13 @@ async fn outcomes(stage: &Stage, count: usize) -> anyhow::Result<BTreeMap<String
         let mut ended: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let stream = context.get_stream(subject::EVENTS_STREAM).await;
         if let Ok(stream) = stream {
-            let mut subjects = stream.info_with_subjects("dirigent.event.faults.*.*").await?;
+            let mut subjects = stream
+                .info_with_subjects("dirigent.event.faults.*.*")
+                .await?;
             while let Some(Ok((subject, stored))) = subjects.next().await {
-                let Ok((address, what)) = subject::parse_event(&subject) else { continue };
+                let Ok((address, what)) = subject::parse_event(&subject) else {
+                    continue;
+                };
                 let all = ended.entry(address.key.to_string()).or_default();
                 all.extend(std::iter::repeat_n(what.to_owned(), stored));
             }
@@ -89,7 +99,11 @@ async fn outcomes(stage: &Stage, count: usize) -> anyhow::Result<BTreeMap<String
         if ended.len() >= count {
             return Ok(ended);
         }
-        ensure!(Instant::now() < until, "{} of {count} sagas ended", ended.len());
+        ensure!(
+            Instant::now() < until,
+            "{} of {count} sagas ended",
+            ended.len()
+        );
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
@@ -98,12 +112,19 @@ async fn outcomes(stage: &Stage, count: usize) -> anyhow::Result<BTreeMap<String
 fn check(ended: &BTreeMap<String, Vec<String>>, ledger: &Path) -> anyhow::Result<()> {
     for (key, outcomes) in ended {
         let n: usize = key.trim_start_matches("k-").parse()?;
-        let expected = if n.is_multiple_of(3) { "compensated" } else { "succeeded" };
+        let expected = if n.is_multiple_of(3) {
+            "compensated"
+        } else {
+            "succeeded"
+        };
         ensure!(outcomes[..] == [expected], "{key} ended as {outcomes:?}");
     }
     let mut by_saga: BTreeMap<String, Vec<Account>> = BTreeMap::new();
     for account in Ledger::accounts(ledger)?.into_values() {
-        by_saga.entry(account.key.clone()).or_default().push(account);
+        by_saga
+            .entry(account.key.clone())
+            .or_default()
+            .push(account);
     }
     for (key, accounts) in &by_saga {
         let n: usize = key.trim_start_matches("k-").parse()?;
@@ -111,10 +132,18 @@ fn check(ended: &BTreeMap<String, Vec<String>>, ledger: &Path) -> anyhow::Result
         let steps = if n.is_multiple_of(3) { 2 } else { 3 };
         ensure!(accounts.len() == steps, "{key}: {accounts:?}");
         for account in accounts {
-            ensure!((account.done, account.undone) == (1, undone), "{key}: {account:?}");
+            ensure!(
+                (account.done, account.undone) == (1, undone),
+                "{key}: {account:?}"
+            );
         }
     }
-    ensure!(by_saga.len() == ended.len(), "{} of {} in the ledger", by_saga.len(), ended.len());
+    ensure!(
+        by_saga.len() == ended.len(),
+        "{} of {} in the ledger",
+        by_saga.len(),
+        ended.len()
+    );
     Ok(())
 }
 
@@ -155,11 +184,15 @@ async fn a_killed_worker_is_replaced_by_another() -> anyhow::Result<()> {
     // A short grace, so that the test is: the operator's own setting is left as it is.
     let context = async_nats::jetstream::new(stage.client.clone());
     let stream = context.get_stream(subject::COMMANDS_STREAM).await?;
-    let consumer: async_nats::jetstream::consumer::PullConsumer =
-        stream.get_consumer("do-a").await.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let consumer: async_nats::jetstream::consumer::PullConsumer = stream
+        .get_consumer("do-a")
+        .await
+        .map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut config = consumer.cached_info().config.clone();
     config.ack_wait = Duration::from_secs(1);
-    context.update_consumer_on_stream(pull_config(config), subject::COMMANDS_STREAM).await?;
+    context
+        .update_consumer_on_stream(pull_config(config), subject::COMMANDS_STREAM)
+        .await?;
     let ledger = stage.nats.directory().join("ledger");
     // The first takes the command and hangs; it dies with the command in its hands.
     let hung = Crew::new(stage.nats.connect().await?)
@@ -227,7 +260,10 @@ async fn the_partitions_of_a_dead_coordinator_move_within_ten_seconds() -> anyho
     let killed = Instant::now();
     let ended = outcomes(&stage, SAGAS).await?;
     let took = killed.elapsed();
-    ensure!(took < Duration::from_secs(10), "the partitions took {took:?} to move");
+    ensure!(
+        took < Duration::from_secs(10),
+        "the partitions took {took:?} to move"
+    );
     assert_eq!(ended.len(), SAGAS);
     check(&ended, &ledger)
 }
@@ -245,7 +281,11 @@ States:
     stage.deploy("sleeps", document).await?;
     let _crew = Crew::new(stage.client.clone()).echoes(&["a"]).start()?;
     stage.begin("sleeps", "k", json!({})).await?;
-    stage.until("sleeps", "k", |saga| saga.activities.iter().any(|a| a.state == "W")).await?;
+    stage
+        .until("sleeps", "k", |saga| {
+            saga.activities.iter().any(|a| a.state == "W")
+        })
+        .await?;
     if let Some(coordinator) = stage.coordinator.take() {
         coordinator.stop().await;
     }
@@ -256,10 +296,14 @@ States:
     let partitions = context.get_key_value(subject::PARTITIONS_BUCKET).await?;
     let mut folded = 0;
     for partition in 0..2 {
-        let journal = context.get_stream(format!("DIRIGENT_JOURNAL_{partition}")).await?;
+        let journal = context
+            .get_stream(format!("DIRIGENT_JOURNAL_{partition}"))
+            .await?;
         let last = journal.cached_info().state.last_sequence;
         let checkpoint = partitions.get(format!("checkpoint.{partition}")).await?;
-        let checkpoint = checkpoint.map_or("0".into(), |body| String::from_utf8_lossy(&body).into_owned());
+        let checkpoint = checkpoint.map_or("0".into(), |body| {
+            String::from_utf8_lossy(&body).into_owned()
+        });
         assert_eq!(checkpoint, last.to_string(), "partition {partition}");
         folded += last;
     }

@@ -21,7 +21,9 @@ States:
 async fn a_saga_of_three_steps_costs_eight_messages() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
     stage.deploy("three", THREE).await?;
-    let crew = Crew::new(stage.client.clone()).echoes(&["a", "b", "c"]).start()?;
+    let crew = Crew::new(stage.client.clone())
+        .echoes(&["a", "b", "c"])
+        .start()?;
     let saga = stage.run("three", "k-1", json!({"n": 0})).await?;
     assert_eq!(saga.status, SagaStatus::Succeeded);
     assert_eq!(saga.output, Some(json!({"n": 3})));
@@ -33,7 +35,11 @@ async fn a_saga_of_three_steps_costs_eight_messages() -> anyhow::Result<()> {
     let before = stored(&stage).await?;
     stage.run("three", "k-2", json!({"n": 0})).await?;
     let after = stored(&stage).await?;
-    assert_eq!(after - before, 8, "1 start, 3 commands, 3 replies, 1 outcome");
+    assert_eq!(
+        after - before,
+        8,
+        "1 start, 3 commands, 3 replies, 1 outcome"
+    );
     Ok(())
 }
 
@@ -41,10 +47,21 @@ async fn a_saga_of_three_steps_costs_eight_messages() -> anyhow::Result<()> {
 async fn stored(stage: &Stage) -> anyhow::Result<u64> {
     let context = async_nats::jetstream::new(stage.client.clone());
     let mut sum = 0;
-    let mut names = vec![subject::COMMANDS_STREAM.to_owned(), subject::EVENTS_STREAM.to_owned()];
-    names.extend(["DIRIGENT_JOURNAL_0".to_owned(), "DIRIGENT_JOURNAL_1".to_owned()]);
+    let mut names = vec![
+        subject::COMMANDS_STREAM.to_owned(),
+        subject::EVENTS_STREAM.to_owned(),
+    ];
+    names.extend([
+        "DIRIGENT_JOURNAL_0".to_owned(),
+        "DIRIGENT_JOURNAL_1".to_owned(),
+    ]);
     for name in names {
-        sum += context.get_stream(name).await?.cached_info().state.last_sequence;
+        sum += context
+            .get_stream(name)
+            .await?
+            .cached_info()
+            .state
+            .last_sequence;
     }
     Ok(sum)
 }
@@ -72,9 +89,17 @@ States:
     let crew = crew.start()?;
     let saga = stage.run("retried", "k", json!(null)).await?;
     assert_eq!(saga.output, Some(json!("at last")));
-    let effects: Vec<_> = crew.calls.all().into_iter().map(|call| call.effect).collect();
+    let effects: Vec<_> = crew
+        .calls
+        .all()
+        .into_iter()
+        .map(|call| call.effect)
+        .collect();
     assert_eq!(effects.len(), 3);
-    assert!(effects.iter().all(|effect| *effect == effects[0]), "one effect id: {effects:?}");
+    assert!(
+        effects.iter().all(|effect| *effect == effects[0]),
+        "one effect id: {effects:?}"
+    );
     let history = stage.history("retried", "k").await?;
     let pauses: Vec<f64> = history
         .iter()
@@ -104,9 +129,14 @@ States:
 ";
     stage.deploy("caught", document).await?;
     let refused = TaskError::new("Refused", "never").permanent();
-    let crew = Crew::new(stage.client.clone()).fails("a", refused).start()?;
+    let crew = Crew::new(stage.client.clone())
+        .fails("a", refused)
+        .start()?;
     let saga = stage.run("caught", "k", json!(null)).await?;
-    assert_eq!(saga.output, Some(json!({"Error": "Refused", "Cause": "never"})));
+    assert_eq!(
+        saga.output,
+        Some(json!({"Error": "Refused", "Cause": "never"}))
+    );
     assert_eq!(crew.calls.all().len(), 1);
     Ok(())
 }
@@ -115,14 +145,19 @@ States:
 async fn a_worker_that_panics_fails_its_step_and_goes_on() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
     stage.deploy("three", THREE).await?;
-    let crew = Crew::new(stage.client.clone()).echoes(&["b", "c"]).does("a", |call| async move {
-        assert!(call.key != "bad", "asked to panic");
-        Ok(call.input)
-    });
+    let crew = Crew::new(stage.client.clone())
+        .echoes(&["b", "c"])
+        .does("a", |call| async move {
+            assert!(call.key != "bad", "asked to panic");
+            Ok(call.input)
+        });
     let _crew = crew.start()?;
     let saga = stage.run("three", "bad", json!({"n": 0})).await?;
     assert_eq!(saga.status, SagaStatus::Failed);
-    let cause = saga.failure.map(|failure| failure.cause).unwrap_or_default();
+    let cause = saga
+        .failure
+        .map(|failure| failure.cause)
+        .unwrap_or_default();
     assert!(cause.contains("asked to panic"), "{cause}");
     let saga = stage.run("three", "good", json!({"n": 0})).await?;
     assert_eq!(saga.status, SagaStatus::Succeeded);

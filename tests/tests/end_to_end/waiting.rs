@@ -75,7 +75,10 @@ States:
     let saga = stage.run("parent", "bad", json!({})).await?;
     assert_eq!(saga.status, SagaStatus::Compensated);
     assert_eq!(crew.calls.of("unchild")[0].input, json!({"inner": "done"}));
-    assert!(crew.calls.of("uninner").is_empty(), "a child that succeeded is its parent's to undo");
+    assert!(
+        crew.calls.of("uninner").is_empty(),
+        "a child that succeeded is its parent's to undo"
+    );
     Ok(())
 }
 
@@ -92,7 +95,10 @@ States:
     stage.deploy("parent", parent).await?;
     let saga = stage.run("parent", "k", json!({})).await?;
     assert_eq!(saga.status, SagaStatus::Failed);
-    assert!(saga.failure.is_some_and(|failure| failure.cause.contains("nobody")));
+    assert!(
+        saga.failure
+            .is_some_and(|failure| failure.cause.contains("nobody"))
+    );
     Ok(())
 }
 
@@ -140,14 +146,18 @@ async fn an_event_is_awaited_whether_it_comes_before_or_after() -> anyhow::Resul
     // After: it waits already. The event comes over the broker, with the key in a header.
     stage.begin("awaits", "late", json!({})).await?;
     let awaiting = |saga: &dirigent_contracts::api::SagaDescription| {
-        saga.activities.iter().any(|activity| activity.state == "Paid")
+        saga.activities
+            .iter()
+            .any(|activity| activity.state == "Paid")
     };
     stage.until("awaits", "late", awaiting).await?;
     let mut headers = async_nats::HeaderMap::new();
     headers.insert(dirigent_contracts::header::KEY, "late");
     let body = br#"{"sum":2}"#.to_vec();
     let jetstream = async_nats::jetstream::new(stage.client.clone());
-    let ack = jetstream.publish_with_headers("payments.received", headers, body.into()).await?;
+    let ack = jetstream
+        .publish_with_headers("payments.received", headers, body.into())
+        .await?;
     ack.await?;
     let saga = stage.ended("awaits", "late").await?;
     assert_eq!(saga.output, Some(json!({"sum": 2})));
@@ -174,9 +184,15 @@ States:
         assert!(std::time::Instant::now() < until, "no call with a token");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     };
-    assert_eq!(stage.describe("asks", "k").await?.status, SagaStatus::Running);
+    assert_eq!(
+        stage.describe("asks", "k").await?.status,
+        SagaStatus::Running
+    );
     let output = Arc::new(json!({"approved": true}));
-    let callback = CallbackRequest { token, result: TaskResult::Succeeded { output } };
+    let callback = CallbackRequest {
+        token,
+        result: TaskResult::Succeeded { output },
+    };
     stage.request(&callback).await?;
     let saga = stage.ended("asks", "k").await?;
     assert_eq!(saga.output, Some(json!({"approved": true})));
@@ -211,10 +227,16 @@ States:
     stage.deploy("teller", document).await?;
     stage.deploy("follower", follower).await?;
     let jetstream = async_nats::jetstream::new(stage.client.clone());
-    jetstream.publish("shop.orders.placed", r#"{"order":"o-7"}"#.into()).await?.await?;
+    jetstream
+        .publish("shop.orders.placed", r#"{"order":"o-7"}"#.into())
+        .await?
+        .await?;
     let saga = stage.ended("teller", "o-7").await?;
     assert_eq!(saga.status, SagaStatus::Succeeded);
-    assert!(saga.trigger.is_some_and(|trigger| trigger.subject == "shop.orders.placed"));
+    assert!(
+        saga.trigger
+            .is_some_and(|trigger| trigger.subject == "shop.orders.placed")
+    );
     let saga = stage.ended("follower", "o-7").await?;
     assert_eq!(saga.status, SagaStatus::Succeeded);
     Ok(())

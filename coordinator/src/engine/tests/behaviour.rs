@@ -24,7 +24,10 @@ States:
 fn the_output_of_a_step_is_the_input_of_the_next() {
     let mut play = Play::started(TWO, json!(1));
     let a = play.commands[0].clone();
-    assert_eq!((a.attempt, &*a.input, a.state.as_str()), (1, &json!(1), "A"));
+    assert_eq!(
+        (a.attempt, &*a.input, a.state.as_str()),
+        (1, &json!(1), "A")
+    );
     let a = play.command("a");
     play.succeed(a, json!(2));
     assert_eq!(*play.commands[0].input, json!(2));
@@ -34,15 +37,27 @@ fn the_output_of_a_step_is_the_input_of_the_next() {
     play.succeed(c, json!(4));
     assert_eq!(play.status(), SagaStatus::Succeeded);
     assert_eq!(play.output(), &json!(4));
-    assert!(play.effects.iter().any(|effect| matches!(effect, Effect::Ended { .. })));
+    assert!(
+        play.effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Ended { .. }))
+    );
 }
 
 #[test]
 fn a_second_start_and_a_second_reply_change_nothing() {
     let mut play = Play::started(TWO, json!(1));
     let digest = "1".repeat(64).parse().unwrap();
-    let start = Start { digest, input: Arc::new(json!(9)), trigger: None, parent: None };
-    assert_eq!(play.take(Entry::Start(start)), Some(Ignored::AlreadyStarted));
+    let start = Start {
+        digest,
+        input: Arc::new(json!(9)),
+        trigger: None,
+        parent: None,
+    };
+    assert_eq!(
+        play.take(Entry::Start(start)),
+        Some(Ignored::AlreadyStarted)
+    );
     let a = play.command("a");
     assert_eq!(play.succeed(a, json!(2)), None);
     assert_eq!(play.succeed(a, json!(5)), Some(Ignored::NotPending));
@@ -115,7 +130,15 @@ fn a_timeout_makes_the_step_unknown_and_it_is_undone() {
     // It had happened: recorded, once.
     assert_eq!(play.succeed(a, json!(1)), None);
     assert_eq!(play.succeed(a, json!(1)), Some(Ignored::NotPending));
-    let late = play.count(|what| matches!(what, Happening::LateReply { succeeded: true, .. }));
+    let late = play.count(|what| {
+        matches!(
+            what,
+            Happening::LateReply {
+                succeeded: true,
+                ..
+            }
+        )
+    });
     assert_eq!(late, 1);
 }
 
@@ -125,7 +148,10 @@ fn a_reply_before_its_timer_wins_and_the_timer_is_ignored() {
     let due = play.saga.as_ref().unwrap().next_deadline();
     let a = play.command("a");
     play.succeed(a, json!(2));
-    assert_eq!(play.take(Entry::Timer(Timer { due })), Some(Ignored::NothingDue));
+    assert_eq!(
+        play.take(Entry::Timer(Timer { due })),
+        Some(Ignored::NothingDue)
+    );
     assert_eq!(play.status(), SagaStatus::Running);
 }
 
@@ -135,7 +161,9 @@ fn cancelling_undoes_and_ends_as_canceled() {
     let a = play.command("a");
     play.succeed(a, json!(2));
     let b = play.command("b");
-    play.control(Control::Cancel { reason: "asked".into() });
+    play.control(Control::Cancel {
+        reason: "asked".into(),
+    });
     // B is in flight: it is waited for, because it may have happened.
     assert!(play.commands.is_empty());
     play.succeed(b, json!(3));
@@ -144,14 +172,21 @@ fn cancelling_undoes_and_ends_as_canceled() {
     let undo = play.command("undo-a");
     play.succeed(undo, json!(null));
     assert_eq!(play.status(), SagaStatus::Canceled);
-    assert_eq!(play.control(Control::Cancel { reason: String::new() }), Some(Ignored::NoSuchSaga));
+    assert_eq!(
+        play.control(Control::Cancel {
+            reason: String::new()
+        }),
+        Some(Ignored::NoSuchSaga)
+    );
 }
 
 #[test]
 fn an_attempt_in_flight_that_never_answers_is_undone_after_a_while() {
     let mut play = Play::started(TWO, json!(1));
     let _in_flight = play.command("a");
-    play.control(Control::Cancel { reason: String::new() });
+    play.control(Control::Cancel {
+        reason: String::new(),
+    });
     play.wait();
     let undo = play.command("undo-a");
     play.succeed(undo, json!(null));
@@ -187,7 +222,9 @@ fn an_exhausted_compensation_is_stuck_until_a_person_helps() {
     assert_eq!(play.status(), SagaStatus::Compensated);
 
     let mut play = to_the_wall();
-    play.control(Control::Skip { reason: "done by hand".into() });
+    play.control(Control::Skip {
+        reason: "done by hand".into(),
+    });
     let undo = play.command("undo-a");
     play.succeed(undo, json!(null));
     assert_eq!(play.status(), SagaStatus::Compensated);
@@ -204,7 +241,10 @@ States:
 ";
     let mut play = Play::new(document);
     play.event("paid", "e-1", json!({"sum": 5}));
-    assert_eq!(play.event("paid", "e-1", json!({"sum": 6})), Some(Ignored::KnownEvent));
+    assert_eq!(
+        play.event("paid", "e-1", json!({"sum": 6})),
+        Some(Ignored::KnownEvent)
+    );
     play.start(json!(null));
     assert_eq!(play.output(), &json!({"sum": 5}));
 
@@ -248,12 +288,20 @@ States:
 fn a_definition_that_is_missing_makes_an_incident_that_a_retry_mends() {
     let mut play = Play::new(TWO);
     let digest = "0".repeat(64).parse().unwrap();
-    let start = Start { digest, input: Arc::new(json!(1)), trigger: None, parent: None };
+    let start = Start {
+        digest,
+        input: Arc::new(json!(1)),
+        trigger: None,
+        parent: None,
+    };
     let record = Record {
         partition: PartitionId(0),
         seq: JournalSeq(1),
         at: play.now,
-        address: SagaAddress { definition: "test".parse().unwrap(), key: "key".parse().unwrap() },
+        address: SagaAddress {
+            definition: "test".parse().unwrap(),
+            key: "key".parse().unwrap(),
+        },
         trace: None,
         entry: Entry::Start(start),
     };

@@ -55,7 +55,12 @@ impl Play {
 
     fn start(&mut self, input: Value) {
         let digest = "0".repeat(64).parse().unwrap();
-        let start = Start { digest, input: Arc::new(input), trigger: None, parent: None };
+        let start = Start {
+            digest,
+            input: Arc::new(input),
+            trigger: None,
+            parent: None,
+        };
         self.take(Entry::Start(start));
     }
 
@@ -79,11 +84,16 @@ impl Play {
             let body = rmp_serde::to_vec_named(&self.saga).unwrap();
             self.saga = rmp_serde::from_slice(&body).unwrap();
         }
-        let Effects { effects, history, ignored } = effects;
-        self.commands.extend(effects.iter().filter_map(|effect| match effect {
-            Effect::Command { command, .. } => Some((**command).clone()),
-            _ => None,
-        }));
+        let Effects {
+            effects,
+            history,
+            ignored,
+        } = effects;
+        self.commands
+            .extend(effects.iter().filter_map(|effect| match effect {
+                Effect::Command { command, .. } => Some((**command).clone()),
+                _ => None,
+            }));
         self.effects.extend(effects);
         self.history.extend(history);
         self.check();
@@ -92,39 +102,75 @@ impl Play {
 
     /// What holds between any two entries.
     fn check(&self) {
-        let Some(run) = self.saga.as_ref().and_then(Saga::run) else { return };
-        let deadline = self.saga.as_ref().map_or(Timestamp::NEVER, Saga::next_deadline);
+        let Some(run) = self.saga.as_ref().and_then(Saga::run) else {
+            return;
+        };
+        let deadline = self
+            .saga
+            .as_ref()
+            .map_or(Timestamp::NEVER, Saga::next_deadline);
         let ends = self.count(|what| matches!(what, Happening::SagaEnded { .. }));
-        assert_eq!(ends, usize::from(run.outcome().is_some()), "a saga ends once");
+        assert_eq!(
+            ends,
+            usize::from(run.outcome().is_some()),
+            "a saga ends once"
+        );
         if run.outcome().is_some() {
-            assert_eq!(deadline, Timestamp::NEVER, "a saga that has ended waits for nothing");
+            assert_eq!(
+                deadline,
+                Timestamp::NEVER,
+                "a saga that has ended waits for nothing"
+            );
             return;
         }
         for effect in &self.effects {
             if let Effect::Command { command, .. } = effect
                 && run.awaits(command.command)
             {
-                assert!(deadline <= command.deadline, "a pending step has a deadline");
+                assert!(
+                    deadline <= command.deadline,
+                    "a pending step has a deadline"
+                );
             }
         }
     }
 
     fn reply(&mut self, command: CommandId, result: TaskResult) -> Option<Ignored> {
-        self.take(Entry::Reply(Reply { command, result, callback: false, worker: String::new() }))
+        self.take(Entry::Reply(Reply {
+            command,
+            result,
+            callback: false,
+            worker: String::new(),
+        }))
     }
 
     fn succeed(&mut self, command: CommandId, output: Value) -> Option<Ignored> {
-        self.reply(command, TaskResult::Succeeded { output: Arc::new(output) })
+        self.reply(
+            command,
+            TaskResult::Succeeded {
+                output: Arc::new(output),
+            },
+        )
     }
 
     fn fail(&mut self, command: CommandId, error: &str) -> Option<Ignored> {
         let failure = Failure::new(error, "");
-        self.reply(command, TaskResult::Failed { failure, retryable: true })
+        self.reply(
+            command,
+            TaskResult::Failed {
+                failure,
+                retryable: true,
+            },
+        )
     }
 
     fn event(&mut self, name: &str, id: &str, data: Value) -> Option<Ignored> {
         let (name, id) = (name.to_owned(), id.to_owned());
-        self.take(Entry::Event(EventEntry { name, id, data: Arc::new(data) }))
+        self.take(Entry::Event(EventEntry {
+            name,
+            id,
+            data: Arc::new(data),
+        }))
     }
 
     fn control(&mut self, control: Control) -> Option<Ignored> {
@@ -152,19 +198,34 @@ impl Play {
     }
 
     fn outcome(&self) -> &dirigent_contracts::outcome::Outcome {
-        self.saga.as_ref().unwrap().run().unwrap().outcome().expect("the saga has ended")
+        self.saga
+            .as_ref()
+            .unwrap()
+            .run()
+            .unwrap()
+            .outcome()
+            .expect("the saga has ended")
     }
 
     fn output(&self) -> &Value {
-        self.outcome().output.as_deref().expect("the saga has succeeded")
+        self.outcome()
+            .output
+            .as_deref()
+            .expect("the saga has succeeded")
     }
 
     fn error(&self) -> &str {
-        self.outcome().failure.as_ref().map_or("", |failure| &failure.error)
+        self.outcome()
+            .failure
+            .as_ref()
+            .map_or("", |failure| &failure.error)
     }
 
     fn count(&self, what: impl Fn(&Happening) -> bool) -> usize {
-        self.history.iter().filter(|event| what(&event.what)).count()
+        self.history
+            .iter()
+            .filter(|event| what(&event.what))
+            .count()
     }
 
     /// The states that were undone, in order.

@@ -165,7 +165,9 @@ fn work(
     deeds: &mut BTreeMap<String, Deed>,
     command: &Command,
 ) -> Option<TaskResult> {
-    let success = TaskResult::Succeeded { output: Arc::new(json!({})) };
+    let success = TaskResult::Succeeded {
+        output: Arc::new(json!({})),
+    };
     if let Some(effect) = command.undoes {
         deeds.entry(effect.to_string()).or_default().undone += 1;
         return Some(success);
@@ -191,16 +193,27 @@ fn work(
 
 /// What must be true of a saga that has ended, whatever the order was.
 fn judge(play: &Play, deeds: &BTreeMap<String, Deed>, composition: &Composition) {
-    let succeeds =
-        composition.manners.values().all(|manner| matches!(manner, Manner::Good | Manner::Flaky));
+    let succeeds = composition
+        .manners
+        .values()
+        .all(|manner| matches!(manner, Manner::Good | Manner::Flaky));
     assert_eq!(play.status() == SagaStatus::Succeeded, succeeds);
     for (effect, deed) in deeds {
-        assert!(deed.undone <= 1, "{effect} was undone {} times", deed.undone);
+        assert!(
+            deed.undone <= 1,
+            "{effect} was undone {} times",
+            deed.undone
+        );
         let undoable = composition.undoable.contains(&deed.task);
         if succeeds {
             assert_eq!(deed.undone, 0);
         } else if deed.done == 1 {
-            assert_eq!(deed.undone, usize::from(undoable), "{} must be undone", deed.task);
+            assert_eq!(
+                deed.undone,
+                usize::from(undoable),
+                "{} must be undone",
+                deed.task
+            );
         }
     }
     let undone = play.undone();
@@ -215,7 +228,9 @@ fn judge(play: &Play, deeds: &BTreeMap<String, Deed>, composition: &Composition)
     // Within one sequence, what was done later is undone earlier.
     let mut done: BTreeMap<&str, usize> = BTreeMap::new();
     for (n, event) in play.history.iter().enumerate() {
-        if let Happening::TaskScheduled { state, direction, .. } = &event.what
+        if let Happening::TaskScheduled {
+            state, direction, ..
+        } = &event.what
             && *direction == dirigent_contracts::task::Direction::Do
         {
             done.entry(state).or_insert(n);
