@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
+    render::choose_color(arguments.view.color);
     // What needs no broker needs no runtime either.
     let result = match arguments.command {
         Command::Check(check) => command::check::check(&check),

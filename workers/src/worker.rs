@@ -17,8 +17,8 @@ use dirigent_contracts::{
 use futures::future::join_all;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, fmt, future::Future, io, sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Commands of one task that a worker works on at a time, if it is not said.
@@ -176,7 +176,6 @@ impl Worker {
     /// Works until `stop`; then takes nothing new, and waits for what is under way. A broker that is
     /// away, or a task that no definition has named yet, is waited for.
     pub async fn run(self, stop: CancellationToken) {
-        let running = TaskTracker::new();
         let loops = self.tasks.iter().map(|(task, handler)| {
             let executor = Executor {
                 jetstream: self.jetstream.clone(),
@@ -186,18 +185,16 @@ impl Worker {
                 stop: stop.clone(),
                 progress_interval: consumer::ACK_WAIT / 3,
             };
-            self.work_on(task, executor, &running, &stop)
+            self.work_on(task, executor, &stop)
         });
         let ready = loops.collect::<Vec<_>>();
         info!(worker = %self.name, tasks = ?self.tasks.keys().collect::<Vec<_>>(), "the worker is at work");
-        join_all(ready).await;
-        running.close();
-        if tokio::time::timeout(self.drain_limit, running.wait())
-            .await
-            .is_err()
-        {
+        let mut running = join_all(ready).await;
+        let ended = join_all(running.iter_mut().map(drain));
+        if tokio::time::timeout(self.drain_limit, ended).await.is_err() {
+            let left: usize = running.iter().map(JoinSet::len).sum();
             warn!(
-                left = running.len(),
+                left,
                 "handlers did not end in time; their commands go to others"
             );
         }
@@ -224,26 +221,28 @@ impl Worker {
         Ok(())
     }
 
+    /// Pulls and starts commands of one task until `stop`, and gives back what is under way then.
     async fn work_on(
         &self,
         task: &TaskName,
         mut executor: Executor,
-        running: &TaskTracker,
         stop: &CancellationToken,
-    ) {
+    ) -> JoinSet<()> {
+        // Dropped with the worker: a handler that went on would keep its command from everybody else.
+        let mut running = JoinSet::new();
         let places = Arc::new(Semaphore::new(self.concurrency));
         while !stop.is_cancelled() {
             let open = insist("opening a task's consumer", || {
                 open_consumer(&self.jetstream, task)
             });
             let consumer = tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 consumer = open => consumer,
             };
             executor.progress_interval = consumer.cached_info().config.ack_wait / 3;
             let opened = Puller::open(self.client.clone(), self.jetstream.clone(), consumer).await;
             let result = match opened {
-                Ok(puller) => pull(puller, &executor, &places, running, stop).await,
+                Ok(puller) => pull(puller, &executor, &places, &mut running, stop).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = result {
@@ -251,14 +250,19 @@ impl Worker {
                 tokio::time::sleep(Duration::from_millis(250)).await;
             }
         }
+        running
     }
+}
+
+async fn drain(running: &mut JoinSet<()>) {
+    while running.join_next().await.is_some() {}
 }
 
 async fn pull(
     mut puller: Puller,
     executor: &Executor,
     places: &Arc<Semaphore>,
-    running: &TaskTracker,
+    running: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> Result<(), PullError> {
     let result = loop {
@@ -271,6 +275,7 @@ async fn pull(
         };
         tokio::select! {
             () = stop.cancelled() => break Ok(()),
+            Some(_) = running.join_next() => {}
             next = next => match next {
                 Ok((message, place)) => {
                     let executor = executor.clone();

@@ -14,9 +14,9 @@ pub(crate) struct DevArguments {
     /// Run no example workers and deploy no example definitions
     #[arg(long)]
     pub(crate) no_examples: bool,
-    /// Directory of definitions to deploy
-    #[arg(long, value_name = "DIR", default_value = "examples", conflicts_with = "no_examples")]
-    pub(crate) examples: PathBuf,
+    /// Play four sagas, tell how each went, and end
+    #[arg(long, conflicts_with = "no_examples")]
+    pub(crate) demo: bool,
     /// The nats-server program; looked for in PATH and .venv/bin if it is not said
     #[arg(long, value_name = "FILE", env = "DIRIGENT_NATS_SERVER", hide_env_values = true)]
     pub(crate) nats_server: Option<PathBuf>,

@@ -1,0 +1,180 @@
+//! What people see: answers as tables and timelines, mistakes with their place, on stdout or stderr.
+//!
+//! Everything here is a text with colours; only [`print`] and its two siblings write, and leave the
+//! colours out where they are not wanted.
+
+mod definition;
+mod operation;
+mod saga;
+mod timeline;
+
+pub(crate) use definition::{definitions, deployed};
+pub(crate) use operation::{letters, status};
+pub(crate) use saga::{description, sagas, started};
+pub(crate) use timeline::timeline;
+
+use crate::trouble::Trouble;
+use anstream::{AutoStream, ColorChoice};
+use clap::builder::styling::{AnsiColor, Style};
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use dirigent_contracts::{definition::Report, outcome::SagaStatus, time::Timestamp};
+use miette::{GraphicalReportHandler, GraphicalTheme};
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const ADVICE: Style = AnsiColor::Cyan.on_default();
+
+/// Obeys `--color`; without one, a terminal gets colours unless `NO_COLOR` is set.
+pub(crate) fn choose_color(choice: clap::ColorChoice) {
+    match choice {
+        clap::ColorChoice::Auto => ColorChoice::Auto,
+        clap::ColorChoice::Always => ColorChoice::Always,
+        clap::ColorChoice::Never => ColorChoice::Never,
+    }
+    .write_global();
+}
+
+/// Writes to stdout. A reader that has seen enough, such as `head`, is no trouble.
+pub(crate) fn print(text: &str) -> Result<(), Trouble> {
+    let mut stdout = AutoStream::auto(io::stdout().lock());
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Trouble::Write(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes to stderr what went wrong and what to do about it.
+pub(crate) fn trouble(trouble: &Trouble) {
+    let mut text = format!("{BAD}error:{BAD:#} {trouble}\n");
+    if let Some(help) = trouble.help() {
+        text += &format!("{ADVICE}help:{ADVICE:#} {help}\n");
+    }
+    complain(&text);
+}
+
+/// Writes to stderr what is wrong with a definition, each problem with an excerpt.
+pub(crate) fn report(report: &Report) {
+    complain(&excerpts(report));
+}
+
+fn excerpts(report: &Report) -> String {
+    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode()).with_width(100);
+    let mut text = String::new();
+    if handler.render_report(&mut text, report).is_err() {
+        text = report.to_string();
+    }
+    text + "\n"
+}
+
+fn complain(text: &str) {
+    // Whoever closed stderr does not want to know.
+    let _ = AutoStream::auto(io::stderr().lock()).write_all(text.as_bytes());
+}
+
+/// A table without lines. Its cells are coloured always: `print` knows better who reads.
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .enforce_styling();
+    if !header.is_empty() {
+        let bold = |name: &&str| Cell::new(name).add_attribute(comfy_table::Attribute::Bold);
+        table.set_header(header.iter().map(bold));
+    }
+    table
+}
+
+/// The table's lines, without the spaces that fill them up.
+fn lines(table: &Table) -> String {
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned() + "\n")
+        .collect()
+}
+
+fn dimmed(text: impl Into<String>) -> Cell {
+    Cell::new(text.into()).add_attribute(comfy_table::Attribute::Dim)
+}
+
+fn status_cell(status: SagaStatus) -> Cell {
+    Cell::new(status).fg(color_of(status))
+}
+
+fn color_of(status: SagaStatus) -> Color {
+    match status {
+        SagaStatus::Running => Color::Cyan,
+        SagaStatus::Compensating | SagaStatus::Compensated | SagaStatus::Canceled => Color::Yellow,
+        SagaStatus::Stuck | SagaStatus::Failed => Color::Red,
+        SagaStatus::Succeeded => Color::Green,
+    }
+}
+
+/// An instant, to the second; UTC, so that all who read it talk of the same one.
+fn at(time: Timestamp) -> String {
+    time.to_rfc3339()
+        .get(..19)
+        .map_or_else(|| time.to_string(), |text| text.replace('T', " ") + "Z")
+}
+
+/// A duration, as short as it stays telling: `3.2 ms`, `1.50 s`, `2m 5s`.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 0.000_95 {
+        format!("{} µs", time.as_micros())
+    } else if seconds < 0.095 {
+        format!("{:.1} ms", seconds * 1e3)
+    } else if seconds < 0.95 {
+        format!("{:.0} ms", seconds * 1e3)
+    } else if seconds < 60.0 {
+        format!("{seconds:.2} s")
+    } else {
+        let whole = jiff::SignedDuration::from_secs(time.as_secs().try_into().unwrap_or(i64::MAX));
+        format!("{whole:#}")
+    }
+}
+
+/// The first line of a text, and not too much of it.
+fn brief(text: &str, limit: usize) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    if line.chars().count() <= limit && line.len() == text.trim_end().len() {
+        line.to_owned()
+    } else {
+        line.chars().take(limit - 1).collect::<String>() + "…"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short_and_telling() {
+        let shown = [0, 950, 1_234, 95_000, 1_500_000, 59_990_000, 125_000_000]
+            .map(|micros| span(Duration::from_micros(micros)));
+        assert_eq!(
+            shown,
+            ["0 µs", "1.0 ms", "1.2 ms", "95 ms", "1.50 s", "59.99 s", "2m 5s"]
+        );
+    }
+
+    #[test]
+    fn a_long_text_is_cut_and_says_so() {
+        assert_eq!(brief("short", 10), "short");
+        assert_eq!(brief("short\n", 10), "short");
+        assert_eq!(brief("first\nsecond", 10), "first…");
+        assert_eq!(brief("ééééé", 4), "ééé…");
+    }
+
+    #[test]
+    fn a_mistake_is_shown_in_its_place() {
+        let document = "StartAt: A\nStates:\n  A:\n    Type: Task\n    Resource: task:pay\n    Next: B\n";
+        let report = dirigent_coordinator::compile("pay.yaml", document).unwrap_err();
+        let plain = anstream::adapter::strip_str(&excerpts(&report)).to_string();
+        insta::assert_snapshot!(plain);
+    }
+}
