@@ -24,6 +24,10 @@ pub(super) struct Member {
     pub(super) instance: Uuid,
     /// Counts up, so that each beat is a change.
     pub(super) beat: u64,
+    /// Revision of this process's first beat, so that two under one name agree on who came later;
+    /// 0 in that first beat, which is its own measure.
+    #[serde(default)]
+    pub(super) joined: u64,
 }
 
 /// Who owns a partition.
@@ -52,6 +56,9 @@ impl Lease {
 pub(super) struct Membership {
     name: String,
     instance: Uuid,
+    /// Revision of this member's first beat; 0 until it is stored.
+    joined: u64,
+    is_displaced: bool,
     members: BTreeMap<String, Seen>,
     leases: BTreeMap<PartitionId, (Lease, u64)>,
 }
@@ -80,14 +87,49 @@ impl Membership {
         Self {
             name,
             instance,
+            joined: 0,
+            is_displaced: false,
             members: BTreeMap::new(),
             leases: BTreeMap::new(),
         }
     }
 
+    /// What this member says of itself in its next beat.
+    pub(super) fn beat(&self, beat: u64) -> Member {
+        Member {
+            instance: self.instance,
+            beat,
+            joined: self.joined,
+        }
+    }
+
+    /// A beat of this member is stored.
+    pub(super) fn heard(&mut self, revision: u64) {
+        if self.joined == 0 {
+            self.joined = revision;
+        }
+    }
+
     /// A member was seen; `None` if it has left.
-    pub(super) fn see_member(&mut self, name: &str, member: Option<Member>, now: Instant) {
+    pub(super) fn see_member(
+        &mut self,
+        name: &str,
+        member: Option<Member>,
+        revision: u64,
+        now: Instant,
+    ) {
         match member {
+            Some(member) if name == self.name => {
+                let joined = if member.joined == 0 {
+                    revision
+                } else {
+                    member.joined
+                };
+                // What this member's former self said last may be seen, or even stored, after it
+                // began anew: only who came later takes the name away.
+                let is_other = member.instance != self.instance;
+                self.is_displaced |= is_other && self.joined != 0 && joined > self.joined;
+            }
             Some(member) => {
                 self.members
                     .insert(name.to_owned(), Seen { member, at: now });
@@ -109,11 +151,9 @@ impl Membership {
         }
     }
 
-    /// Whether another process uses this member's name.
+    /// Whether another process has taken this member's name.
     pub(super) fn is_displaced(&self) -> bool {
-        self.members
-            .get(&self.name)
-            .is_some_and(|seen| seen.member.instance != self.instance)
+        self.is_displaced
     }
 
     /// The owner of a partition, as far as is known.
@@ -204,6 +244,7 @@ mod tests {
         Member {
             instance: Uuid::from_u128(instance),
             beat: 0,
+            joined: 0,
         }
     }
 
@@ -226,8 +267,8 @@ mod tests {
     fn two_members_agree_on_one_owner_for_each_partition() {
         let now = Instant::now();
         let (mut a, mut b) = (of("a", 1), of("b", 2));
-        a.see_member("b", Some(member(2)), now);
-        b.see_member("a", Some(member(1)), now);
+        a.see_member("b", Some(member(2)), 1, now);
+        b.see_member("a", Some(member(1)), 1, now);
         let mut of_a = 0;
         for partition in all() {
             let a_claims = matches!(a.decide(partition, false, now), Step::Claim(..));
@@ -245,7 +286,7 @@ mod tests {
     fn a_living_owner_keeps_its_partition_until_it_gives_it_back() {
         let now = Instant::now();
         let mut a = of("a", 1);
-        a.see_member("b", Some(member(2)), now);
+        a.see_member("b", Some(member(2)), 1, now);
         let lease = Lease {
             owner: "b".into(),
             instance: Uuid::from_u128(2),
@@ -261,7 +302,7 @@ mod tests {
     fn the_partitions_of_a_silent_member_are_claimed() {
         let now = Instant::now();
         let mut a = of("a", 1);
-        a.see_member("b", Some(member(2)), now);
+        a.see_member("b", Some(member(2)), 1, now);
         let lease = Lease {
             owner: "b".into(),
             instance: Uuid::from_u128(2),
@@ -281,7 +322,7 @@ mod tests {
     fn a_restarted_member_claims_the_leases_of_its_former_self_at_once() {
         let now = Instant::now();
         let mut a = of("a", 9);
-        a.see_member("a", Some(member(9)), now);
+        a.see_member("a", Some(member(9)), 1, now);
         let lease = Lease {
             owner: "a".into(),
             instance: Uuid::from_u128(1),
@@ -320,7 +361,7 @@ mod tests {
             a.see_lease(partition, mine.clone(), 1);
             assert_eq!(a.decide(partition, true, now), Step::Keep);
         }
-        a.see_member("b", Some(member(2)), now);
+        a.see_member("b", Some(member(2)), 1, now);
         let released = all()
             .filter(|partition| matches!(a.decide(*partition, true, now), Step::Release(..)))
             .count();
@@ -328,11 +369,23 @@ mod tests {
     }
 
     #[test]
-    fn another_process_under_the_same_name_is_noticed() {
-        let mut a = of("a", 1);
-        a.see_member("a", Some(member(1)), Instant::now());
-        assert!(!a.is_displaced());
-        a.see_member("a", Some(member(2)), Instant::now());
-        assert!(a.is_displaced());
+    fn of_two_processes_under_one_name_the_later_one_stays() {
+        let now = Instant::now();
+        let (mut old, mut new) = (of("a", 1), of("a", 2));
+        old.heard(5);
+        // The new one sees what the old one said, before and after its own first beat.
+        new.see_member("a", Some(old.beat(7)), 8, now);
+        new.heard(9);
+        new.see_member("a", Some(old.beat(8)), 10, now);
+        assert!(!new.is_displaced());
+        old.see_member("a", Some(old.beat(8)), 10, now);
+        assert!(!old.is_displaced());
+        // Its first beat does not know its own revision yet.
+        old.see_member("a", Some(member(2)), 9, now);
+        assert!(old.is_displaced());
+        let mut late = of("a", 1);
+        late.heard(5);
+        late.see_member("a", Some(new.beat(2)), 11, now);
+        assert!(late.is_displaced());
     }
 }

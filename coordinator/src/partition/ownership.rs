@@ -56,7 +56,6 @@ pub(crate) struct Ownership {
     bucket: Store,
     tools: Tools,
     name: String,
-    instance: Uuid,
     membership: Membership,
     running: BTreeMap<PartitionId, Running>,
     owners: Owners,
@@ -72,7 +71,6 @@ impl Ownership {
             bucket,
             tools,
             name,
-            instance,
             running: BTreeMap::new(),
             owners,
             beat: 0,
@@ -138,7 +136,8 @@ impl Ownership {
                 Operation::Put => read::<Member>(&entry.value),
                 Operation::Delete | Operation::Purge => None,
             };
-            self.membership.see_member(&name, member, Instant::now());
+            self.membership
+                .see_member(&name, member, entry.revision, Instant::now());
         } else if let Some(partition) = entry.key.strip_prefix("lease.") {
             let Ok(partition) = partition.parse() else {
                 return;
@@ -151,12 +150,10 @@ impl Ownership {
 
     async fn beat(&mut self) {
         self.beat += 1;
-        let member = Member {
-            instance: self.instance,
-            beat: self.beat,
-        };
-        if let Err(error) = self.bucket.put(self.member_key(), body(&member)).await {
-            tracing::warn!(%error, "the beat was not heard");
+        let member = body(&self.membership.beat(self.beat));
+        match self.bucket.put(self.member_key(), member).await {
+            Ok(revision) => self.membership.heard(revision),
+            Err(error) => tracing::warn!(%error, "the beat was not heard"),
         }
     }
 
