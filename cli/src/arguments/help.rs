@@ -14,18 +14,29 @@ use std::fmt::Write;
 /// The groups of commands, in the order of a newcomer's first day.
 pub(super) const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["dev", "coordinator"]),
-    ("Definitions", &["check", "deploy", "definitions", "definition"]),
+    (
+        "Definitions",
+        &["check", "deploy", "definitions", "definition"],
+    ),
     (
         "Sagas",
-        &["start", "run", "list", "describe", "history", "signal", "callback", "cancel", "retry"],
+        &[
+            "start", "run", "list", "describe", "history", "signal", "callback", "cancel", "retry",
+        ],
     ),
     ("Operation", &["status", "dead-letters", "completions"]),
 ];
 
 const EXAMPLES: [(&str, &str); 4] = [
-    ("dirigent dev", "a broker, a coordinator and workers, in one terminal"),
+    (
+        "dirigent dev",
+        "a broker, a coordinator and workers, in one terminal",
+    ),
     ("dirigent deploy order.yaml", "make it known"),
-    ("dirigent run order --key o-1 --input @order.json", "start it and wait"),
+    (
+        "dirigent run order --key o-1 --input @order.json",
+        "start it and wait",
+    ),
     ("dirigent history order o-1", "what happened, as a timeline"),
 ];
 
@@ -45,7 +56,9 @@ pub(crate) fn command() -> clap::Command {
         // Writing to memory cannot fail.
         let _ = writeln!(groups, "{HEADING}{heading}:{HEADING:#}");
         for name in names {
-            let about = command.find_subcommand(name).and_then(clap::Command::get_about);
+            let about = command
+                .find_subcommand(name)
+                .and_then(clap::Command::get_about);
             let about = about.map(StyledStr::ansi).map(|about| about.to_string());
             let about = about.unwrap_or_default();
             let _ = writeln!(groups, "  {WORD}{name:<13}{WORD:#} {about}");
@@ -57,7 +70,11 @@ pub(crate) fn command() -> clap::Command {
     for (example, meaning) in EXAMPLES {
         let _ = writeln!(examples, "  {WORD}{example:<50}{WORD:#} {meaning}");
     }
-    let _ = write!(examples, "\n{HEADING}Exit codes:{HEADING:#}\n{}", Exit::table());
+    let _ = write!(
+        examples,
+        "\n{HEADING}Exit codes:{HEADING:#}\n{}",
+        Exit::table()
+    );
     let template = format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}{{options}}\n\n{}\n",
         groups.ansi(),

@@ -21,7 +21,12 @@ use std::path::PathBuf;
 
 /// Dirigent conducts microservices: sagas on NATS, and no other server.
 #[derive(Debug, Parser)]
-#[command(name = "dirigent", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "dirigent",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) broker: BrokerArguments,
@@ -46,16 +51,40 @@ pub(crate) struct BrokerArguments {
     )]
     pub(crate) nats_url: String,
     /// Credentials file (JWT and seed)
-    #[arg(long, global = true, env = "NATS_CREDS", value_name = "FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "NATS_CREDS",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
     pub(crate) creds: Option<PathBuf>,
     /// User name
-    #[arg(long, global = true, env = "NATS_USER", value_name = "NAME", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "NATS_USER",
+        value_name = "NAME",
+        hide_env_values = true
+    )]
     pub(crate) user: Option<String>,
     /// Password; better given as NATS_PASSWORD, where other users do not see it
-    #[arg(long, global = true, env = "NATS_PASSWORD", value_name = "TEXT", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "NATS_PASSWORD",
+        value_name = "TEXT",
+        hide_env_values = true
+    )]
     pub(crate) password: Option<String>,
     /// Token; better given as NATS_TOKEN
-    #[arg(long, global = true, env = "NATS_TOKEN", value_name = "TEXT", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "NATS_TOKEN",
+        value_name = "TEXT",
+        hide_env_values = true
+    )]
     pub(crate) token: Option<String>,
 }
 
@@ -64,7 +93,14 @@ pub(crate) struct BrokerArguments {
 #[command(next_help_heading = "Output")]
 pub(crate) struct ViewArguments {
     /// Tables for people, or JSON for programs
-    #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORM",
+        default_value_t
+    )]
     pub(crate) output: Output,
     /// Colours; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]

@@ -83,7 +83,13 @@ pub(crate) struct SagaArguments {
     #[arg(value_name = "KEY", required_unless_present = "key_option")]
     key: Option<SagaKey>,
     /// Its key, for those who like to say so
-    #[arg(long = "key", id = "key_option", value_name = "KEY", conflicts_with = "key", hide = true)]
+    #[arg(
+        long = "key",
+        id = "key_option",
+        value_name = "KEY",
+        conflicts_with = "key",
+        hide = true
+    )]
     key_option: Option<SagaKey>,
 }
 
@@ -91,7 +97,10 @@ impl SagaArguments {
     /// The saga's address. `None` only if clap let through what its rules forbid.
     pub(crate) fn address(self) -> Option<SagaAddress> {
         let key = self.key.or(self.key_option)?;
-        Some(SagaAddress { definition: self.name, key })
+        Some(SagaAddress {
+            definition: self.name,
+            key,
+        })
     }
 }
 

@@ -18,7 +18,12 @@ pub(crate) struct DevArguments {
     #[arg(long, conflicts_with = "no_examples")]
     pub(crate) demo: bool,
     /// The nats-server program; looked for in PATH and .venv/bin if it is not said
-    #[arg(long, value_name = "FILE", env = "DIRIGENT_NATS_SERVER", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "DIRIGENT_NATS_SERVER",
+        hide_env_values = true
+    )]
     pub(crate) nats_server: Option<PathBuf>,
 }
 

@@ -18,9 +18,16 @@ fn the_command_line_is_consistent() {
 
 #[test]
 fn every_command_stands_in_one_group_of_the_help() {
-    let mut grouped: Vec<&str> = help::GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
+    let mut grouped: Vec<&str> = help::GROUPS
+        .iter()
+        .flat_map(|(_, names)| *names)
+        .copied()
+        .collect();
     let command = command();
-    let mut known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    let mut known: Vec<&str> = command
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .collect();
     grouped.sort_unstable();
     known.sort_unstable();
     assert_eq!(grouped, known);
@@ -54,10 +61,14 @@ fn a_callback_says_how_the_step_ended() {
 
 #[test]
 fn times_and_statuses_are_words() {
-    let Command::Run(run) = parse("run order --timeout 1m30s").unwrap().command else { panic!() };
+    let Command::Run(run) = parse("run order --timeout 1m30s").unwrap().command else {
+        panic!()
+    };
     assert_eq!(run.timeout, Some(Duration::from_secs(90)));
     assert!(parse("run order --timeout soon").is_err());
-    let Command::List(list) = parse("list -s stuck -s running").unwrap().command else { panic!() };
+    let Command::List(list) = parse("list -s stuck -s running").unwrap().command else {
+        panic!()
+    };
     assert_eq!(list.status, [SagaStatus::Stuck, SagaStatus::Running]);
     let error = parse("list --status lost").unwrap_err().to_string();
     assert!(error.contains("compensating"), "{error}");

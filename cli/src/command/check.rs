@@ -16,7 +16,11 @@ pub(crate) fn check(arguments: &CheckArguments) -> Result<Exit, Trouble> {
                         exit = Exit::No;
                     }
                 }
-                let line = format!("{}: fine, version {}\n", path.display(), parsed.digest.short());
+                let line = format!(
+                    "{}: fine, version {}\n",
+                    path.display(),
+                    parsed.digest.short()
+                );
                 render::print(&line)?;
             }
             Err(report) => {
@@ -31,8 +35,9 @@ pub(crate) fn check(arguments: &CheckArguments) -> Result<Exit, Trouble> {
 /// The name of the definition that a file holds: that of the file.
 pub(crate) fn name_of(path: &Path) -> Result<dirigent_contracts::id::DefinitionName, Trouble> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    stem.parse().map_err(|error: dirigent_contracts::id::IdError| Trouble::NoName {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
+    stem.parse()
+        .map_err(|error: dirigent_contracts::id::IdError| Trouble::NoName {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
 }

@@ -15,20 +15,30 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the broker may take until it answers.
 const START_TIME: Duration = Duration::from_secs(20);
+/// How long a saga of the demo may take.
+const DEMO_TIME: Duration = Duration::from_secs(30);
 /// The port, if it is free and no other is said.
 const PORT: u16 = 4222;
 
 pub(super) async fn dev(arguments: &DevArguments) -> Result<Exit, Trouble> {
     let directory = &arguments.data_dir;
-    fs::create_dir_all(directory)
-        .map_err(|source| Trouble::File { path: directory.clone(), source })?;
+    fs::create_dir_all(directory).map_err(|source| Trouble::File {
+        path: directory.clone(),
+        source,
+    })?;
     let (mut broker, port) = start_broker(arguments)?;
     let url = format!("nats://127.0.0.1:{port}");
     let client = connect(&url, &mut broker, directory.join("nats-server.log")).await?;
-    let not_started = |reason: String| Trouble::NotStarted { what: "the coordinator", reason };
+    let not_started = |reason: String| Trouble::NotStarted {
+        what: "the coordinator",
+        reason,
+    };
     let telemetry = Telemetry::from_environment("dirigent-dev")
         .map_err(|error| not_started(error.to_string()))?;
-    let settings = Settings { name: "dev".to_owned(), ..Settings::default() };
+    let settings = Settings {
+        name: "dev".to_owned(),
+        ..Settings::default()
+    };
     let coordinator = Coordinator::start(client.clone(), settings, telemetry.clone()).await;
     let mut coordinator = coordinator.map_err(|error| not_started(error.to_string()))?;
     let stop = CancellationToken::new();
@@ -37,11 +47,16 @@ pub(super) async fn dev(arguments: &DevArguments) -> Result<Exit, Trouble> {
     } else {
         deploy_examples(&client, &url).await?;
         let options = dirigent_examples::Options::in_directory(&directory.join("examples"));
-        let services = dirigent_examples::Services::open(options)
-            .map_err(|error| Trouble::NotStarted { what: "the examples", reason: error.to_string() })?;
+        let services =
+            dirigent_examples::Services::open(options).map_err(|error| Trouble::NotStarted {
+                what: "the examples",
+                reason: error.to_string(),
+            })?;
         let worker = services.worker(client.clone());
-        let worker = worker
-            .map_err(|error| Trouble::NotStarted { what: "the examples", reason: error.to_string() })?;
+        let worker = worker.map_err(|error| Trouble::NotStarted {
+            what: "the examples",
+            reason: error.to_string(),
+        })?;
         Some(tokio::spawn(worker.run(stop.clone())))
     };
     render::print(&welcome(&url, arguments))?;
@@ -95,7 +110,10 @@ fn start_broker(arguments: &DevArguments) -> Result<(Child, u16), Trouble> {
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| Trouble::NotStarted { what: "nats-server", reason: error.to_string() })?;
+        .map_err(|error| Trouble::NotStarted {
+            what: "nats-server",
+            reason: error.to_string(),
+        })?;
     Ok((child, port))
 }
 
@@ -105,7 +123,9 @@ fn find_binary() -> Result<PathBuf, Trouble> {
         .chain(std::env::split_paths(&searched))
         .map(|place| place.join("nats-server"))
         .find(|path| path.is_file())
-        .ok_or_else(|| Trouble::NoServer { searched: "PATH, .venv/bin".to_owned() })
+        .ok_or_else(|| Trouble::NoServer {
+            searched: "PATH, .venv/bin".to_owned(),
+        })
 }
 
 fn is_free(port: u16) -> bool {
@@ -120,38 +140,61 @@ fn any_port() -> Result<u16, Trouble> {
 async fn connect(url: &str, broker: &mut Child, log: PathBuf) -> Result<Client, Trouble> {
     let began = Instant::now();
     loop {
-        let options = ConnectOptions::new().name("dirigent dev").max_reconnects(None);
+        let options = ConnectOptions::new()
+            .name("dirigent dev")
+            .max_reconnects(None);
         match options.connect(url).await {
             Ok(client) => return Ok(client),
             Err(error) if began.elapsed() > START_TIME => {
-                return Err(Trouble::NoBroker { url: url.to_owned(), reason: error.to_string() });
+                return Err(Trouble::NoBroker {
+                    url: url.to_owned(),
+                    reason: error.to_string(),
+                });
             }
             Err(_) => {}
         }
         if let Ok(Some(status)) = broker.try_wait() {
             let how = status.to_string();
-            return Err(Trouble::Ended { what: "nats-server", how, log: Some(log) });
+            return Err(Trouble::Ended {
+                what: "nats-server",
+                how,
+                log: Some(log),
+            });
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 async fn deploy_examples(client: &Client, url: &str) -> Result<(), Trouble> {
-    let connection = crate::connection::Connection { client: client.clone(), url: url.to_owned() };
+    let connection = crate::connection::Connection {
+        client: client.clone(),
+        url: url.to_owned(),
+    };
     for (name, document) in dirigent_examples::DEFINITIONS {
-        let name = name.parse().map_err(|error: dirigent_contracts::id::IdError| Trouble::NoName {
-            path: name.into(),
-            reason: error.to_string(),
-        })?;
+        let name = name
+            .parse()
+            .map_err(|error: dirigent_contracts::id::IdError| Trouble::NoName {
+                path: name.into(),
+                reason: error.to_string(),
+            })?;
         let document = (*document).to_owned();
-        connection.ask(&dirigent_contracts::api::DeployRequest { name, document }).await?;
+        connection
+            .ask(&dirigent_contracts::api::DeployRequest { name, document })
+            .await?;
     }
     Ok(())
 }
 
 fn welcome(url: &str, arguments: &DevArguments) -> String {
-    let server = if url.ends_with(":4222") { String::new() } else { format!(" --nats-url {url}") };
-    let mut text = format!("\nDirigent plays on {url}, data in {}.\n", arguments.data_dir.display());
+    let server = if url.ends_with(":4222") {
+        String::new()
+    } else {
+        format!(" --nats-url {url}")
+    };
+    let mut text = format!(
+        "\nDirigent plays on {url}, data in {}.\n",
+        arguments.data_dir.display()
+    );
     if !arguments.no_examples && !arguments.demo {
         text += &format!(
             "\nTry, in another terminal:\n\
@@ -167,34 +210,46 @@ fn welcome(url: &str, arguments: &DevArguments) -> String {
 /// Publishes trigger events, waits for what they start, and tells how it went.
 async fn demo(client: &Client, url: &str) -> Result<Exit, Trouble> {
     use dirigent_contracts::{api::HistoryRequest, id::SagaAddress, outcome::SagaStatus};
-    let connection = crate::connection::Connection { client: client.clone(), url: url.to_owned() };
+    let connection = crate::connection::Connection {
+        client: client.clone(),
+        url: url.to_owned(),
+    };
     let jetstream = async_nats::jetstream::new(client.clone());
     let run = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_millis());
+    let failed = |reason: String| Trouble::NotStarted {
+        what: "the demo",
+        reason,
+    };
     let mut exit = Exit::Done;
-    for (definition, subject, key, body, expected) in dirigent_examples::scenes(run) {
-        render::print(&format!("\n== {subject}: {body}\n"))?;
-        let failed = |reason: String| Trouble::NotStarted { what: "the demo", reason };
-        let ack = jetstream.publish(subject, body.into()).await;
-        ack.map_err(|error| failed(error.to_string()))?
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+    for scene in dirigent_examples::scenes(run) {
+        render::print(&format!(
+            "\n== {}\n{} {}\n",
+            scene.title, scene.subject, scene.body
+        ))?;
+        let stored = jetstream.publish(scene.subject, scene.body.into()).await;
+        let stored = stored.map_err(|error| failed(error.to_string()))?.await;
+        stored.map_err(|error| failed(error.to_string()))?;
         let parse = |error: dirigent_contracts::id::IdError| failed(error.to_string());
         let saga = SagaAddress {
-            definition: definition.parse().map_err(parse)?,
-            key: key.parse().map_err(parse)?,
+            definition: scene.definition.parse().map_err(parse)?,
+            key: scene.key.parse().map_err(parse)?,
         };
-        let timeout = Some(Duration::from_secs(30));
-        let ended = super::wait::until_over(&connection, &saga, timeout).await?;
-        let history = connection.ask(&HistoryRequest { saga: saga.clone() }).await?;
+        let ended = super::wait::until_over(&connection, &saga, Some(DEMO_TIME)).await?;
+        let history = connection
+            .ask(&HistoryRequest { saga: saga.clone() })
+            .await?;
         render::print(&render::timeline(&history.events))?;
+        let expected = if scene.succeeds {
+            SagaStatus::Succeeded
+        } else {
+            SagaStatus::Compensated
+        };
         if ended.status != expected {
-            render::print(&format!("{saga} was to end {expected}, but is {}\n", ended.status))?;
+            let status = ended.status;
+            render::print(&format!("{saga} was to end {expected}, but is {status}\n"))?;
             exit = Exit::No;
-        }
-        if ended.status == SagaStatus::Stuck {
-            exit = Exit::Stuck;
         }
     }
     Ok(exit)

@@ -38,7 +38,12 @@ pub(crate) async fn perform(
 /// Prints completions for a shell.
 pub(crate) fn completions(shell: Shell) -> Result<Exit, Trouble> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut crate::arguments::command(), "dirigent", &mut script);
+    clap_complete::generate(
+        shell,
+        &mut crate::arguments::command(),
+        "dirigent",
+        &mut script,
+    );
     render::print(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }

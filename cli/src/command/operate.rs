@@ -2,7 +2,9 @@
 
 use super::{check::name_of, show, wait};
 use crate::{
-    arguments::{Command, DeadLettersCommand, DeployArguments, SagaArguments, StartArguments, ViewArguments},
+    arguments::{
+        Command, DeadLettersCommand, DeployArguments, SagaArguments, StartArguments, ViewArguments,
+    },
     connection::Connection,
     exit::Exit,
     input::{self, Json},
@@ -34,13 +36,20 @@ pub(super) async fn operate(
             show(view, &answer, || render::definitions(&answer.definitions))
         }
         Command::Definition(arguments) => {
-            let request = DefinitionRequest { name: arguments.name, digest: arguments.digest };
+            let request = DefinitionRequest {
+                name: arguments.name,
+                digest: arguments.digest,
+            };
             let answer = connection.ask(&request).await?;
             show(view, &answer, || answer.document.clone())
         }
         Command::Start(arguments) => {
             let answer = start(connection, arguments).await?;
-            let exit = if answer.started { Exit::Done } else { Exit::Conflict };
+            let exit = if answer.started {
+                Exit::Done
+            } else {
+                Exit::Conflict
+            };
             show(view, &answer, || render::started(&answer))?;
             Ok(exit)
         }
@@ -60,17 +69,33 @@ pub(super) async fn operate(
             show(view, &answer, || render::sagas(&answer))
         }
         Command::Describe(arguments) => {
-            let answer = connection.ask(&DescribeRequest { saga: address(arguments)? }).await?;
+            let answer = connection
+                .ask(&DescribeRequest {
+                    saga: address(arguments)?,
+                })
+                .await?;
             show(view, &answer, || render::description(&answer))
         }
         Command::History(arguments) => {
-            let answer = connection.ask(&HistoryRequest { saga: address(arguments)? }).await?;
+            let answer = connection
+                .ask(&HistoryRequest {
+                    saga: address(arguments)?,
+                })
+                .await?;
             show(view, &answer, || render::timeline(&answer.events))
         }
         Command::Signal(arguments) => {
-            let saga = SagaAddress { definition: arguments.name, key: arguments.key };
+            let saga = SagaAddress {
+                definition: arguments.name,
+                key: arguments.key,
+            };
             let data = read(arguments.data)?;
-            let request = SignalRequest { saga, event: arguments.event, id: arguments.id, data };
+            let request = SignalRequest {
+                saga,
+                event: arguments.event,
+                id: arguments.id,
+                data,
+            };
             let answer = connection.ask(&request).await?;
             show(view, &answer, || format!("sent to {}\n", answer.saga))
         }
@@ -80,16 +105,27 @@ pub(super) async fn operate(
                     failure: Failure::new(error, arguments.cause.unwrap_or_default()),
                     retryable: true,
                 },
-                None => TaskResult::Succeeded { output: Arc::new(read(arguments.output_data)?) },
+                None => TaskResult::Succeeded {
+                    output: Arc::new(read(arguments.output_data)?),
+                },
             };
-            let answer = connection.ask(&CallbackRequest { token: arguments.token, result }).await?;
+            let answer = connection
+                .ask(&CallbackRequest {
+                    token: arguments.token,
+                    result,
+                })
+                .await?;
             show(view, &answer, || format!("accepted for {}\n", answer.saga))
         }
         Command::Cancel(arguments) => {
-            let request =
-                CancelRequest { saga: address(arguments.saga)?, reason: arguments.reason };
+            let request = CancelRequest {
+                saga: address(arguments.saga)?,
+                reason: arguments.reason,
+            };
             let answer = connection.ask(&request).await?;
-            show(view, &answer, || format!("{} will be undone\n", answer.saga))
+            show(view, &answer, || {
+                format!("{} will be undone\n", answer.saga)
+            })
         }
         Command::Retry(arguments) => {
             let request = RetryRequest {
@@ -103,14 +139,18 @@ pub(super) async fn operate(
         Command::DeadLetters(arguments) => match arguments.command {
             Some(DeadLettersCommand::Replay { number }) => {
                 let answer = connection.ask(&ReplayRequest { number }).await?;
-                show(view, &answer, || format!("published again on {}\n", answer.subject))
+                show(view, &answer, || {
+                    format!("published again on {}\n", answer.subject)
+                })
             }
             other => {
                 let limit = match other {
                     Some(DeadLettersCommand::List { limit }) => limit,
                     _ => arguments.limit,
                 };
-                let answer = connection.ask(&DeadLettersRequest { limit: Some(limit) }).await?;
+                let answer = connection
+                    .ask(&DeadLettersRequest { limit: Some(limit) })
+                    .await?;
                 show(view, &answer, || render::letters(&answer))
             }
         },

@@ -1,6 +1,8 @@
 //! `coordinator`: runs until it is told to stop, and then leaves everything saved.
 
-use crate::{arguments::CoordinatorArguments, connection::Connection, exit::Exit, trouble::Trouble};
+use crate::{
+    arguments::CoordinatorArguments, connection::Connection, exit::Exit, trouble::Trouble,
+};
 use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -10,12 +12,18 @@ pub(super) async fn coordinator(
 ) -> Result<Exit, Trouble> {
     let defaults = Settings::default();
     let settings = Settings {
-        name: arguments.name.clone().unwrap_or_else(|| defaults.name.clone()),
+        name: arguments
+            .name
+            .clone()
+            .unwrap_or_else(|| defaults.name.clone()),
         partitions: arguments.partitions.map(Into::into),
         replicas: usize::from(arguments.replicas),
         ..defaults
     };
-    let not_started = |reason: String| Trouble::NotStarted { what: "the coordinator", reason };
+    let not_started = |reason: String| Trouble::NotStarted {
+        what: "the coordinator",
+        reason,
+    };
     let telemetry = Telemetry::from_environment("dirigent-coordinator")
         .map_err(|error| not_started(error.to_string()))?;
     let mut terminate =
@@ -30,7 +38,11 @@ pub(super) async fn coordinator(
     coordinator.stop().await;
     telemetry.shutdown().await;
     match failed {
-        Some(how) => Err(Trouble::Ended { what: "the coordinator", how, log: None }),
+        Some(how) => Err(Trouble::Ended {
+            what: "the coordinator",
+            how,
+            log: None,
+        }),
         None => Ok(Exit::Done),
     }
 }

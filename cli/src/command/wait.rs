@@ -23,21 +23,33 @@ pub(super) async fn until_over(
 ) -> Result<SagaDescription, Trouble> {
     let began = Instant::now();
     let mut pause = SHORTEST_PAUSE;
-    let mut progress = Progress { is_shown: io::stderr().is_terminal(), last: String::new() };
+    let mut progress = Progress {
+        is_shown: io::stderr().is_terminal(),
+        last: String::new(),
+    };
     loop {
-        let status = match connection.ask(&DescribeRequest { saga: saga.clone() }).await {
+        let status = match connection
+            .ask(&DescribeRequest { saga: saga.clone() })
+            .await
+        {
             Ok(description) => {
                 let status = description.status;
                 if status.is_terminal() || status == SagaStatus::Stuck {
                     progress.clear();
                     return Ok(description);
                 }
-                let doing = description.activities.iter().map(|activity| activity.waits_for.as_str());
+                let doing = description
+                    .activities
+                    .iter()
+                    .map(|activity| activity.waits_for.as_str());
                 progress.show(&format!("{saga}: {}", doing.collect::<Vec<_>>().join("; ")));
                 status.to_string()
             }
             // Its start is stored, and not folded yet.
-            Err(Trouble::Refused { code: ErrorCode::NotFound, .. }) => "starting".to_owned(),
+            Err(Trouble::Refused {
+                code: ErrorCode::NotFound,
+                ..
+            }) => "starting".to_owned(),
             Err(trouble) => return Err(trouble),
         };
         if timeout.is_some_and(|timeout| began.elapsed() > timeout) {

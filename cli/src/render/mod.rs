@@ -79,7 +79,7 @@ fn complain(text: &str) {
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
-        .load_preset(presets::NOTHING)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled)
         .enforce_styling();
     if !header.is_empty() {
@@ -158,7 +158,9 @@ mod tests {
             .map(|micros| span(Duration::from_micros(micros)));
         assert_eq!(
             shown,
-            ["0 µs", "1.0 ms", "1.2 ms", "95 ms", "1.50 s", "59.99 s", "2m 5s"]
+            [
+                "0 µs", "1.0 ms", "1.2 ms", "95 ms", "1.50 s", "59.99 s", "2m 5s"
+            ]
         );
     }
 
@@ -172,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_mistake_is_shown_in_its_place() {
-        let document = "StartAt: A\nStates:\n  A:\n    Type: Task\n    Resource: task:pay\n    Next: B\n";
+        let document =
+            "StartAt: A\nStates:\n  A:\n    Type: Task\n    Resource: task:pay\n    Next: B\n";
         let report = dirigent_coordinator::compile("pay.yaml", document).unwrap_err();
         let plain = anstream::adapter::strip_str(&excerpts(&report)).to_string();
         insta::assert_snapshot!(plain);

@@ -10,7 +10,10 @@ pub(crate) fn started(answer: &StartAnswer) -> String {
     if answer.started {
         format!("{} started\n", answer.saga)
     } else {
-        format!("{} had been started before; nothing was done\n", answer.saga)
+        format!(
+            "{} had been started before; nothing was done\n",
+            answer.saga
+        )
     }
 }
 
@@ -43,7 +46,10 @@ pub(crate) fn description(saga: &SagaDescription) -> String {
         row("last change", Cell::new(format!("{took} later")));
     }
     if let Some(trigger) = &saga.trigger {
-        row("trigger", Cell::new(format!("{} (id {})", trigger.subject, trigger.id)));
+        row(
+            "trigger",
+            Cell::new(format!("{} (id {})", trigger.subject, trigger.id)),
+        );
     }
     if let Some(parent) = &saga.parent {
         row("parent", Cell::new(&parent.saga));
@@ -139,7 +145,11 @@ mod tests {
         }))
         .unwrap();
         insta::assert_snapshot!(plain(&sagas(&answer)));
-        let nothing = ListAnswer { sagas: Vec::new(), more: false, silent: Vec::new() };
+        let nothing = ListAnswer {
+            sagas: Vec::new(),
+            more: false,
+            silent: Vec::new(),
+        };
         assert_eq!(sagas(&nothing), "no sagas\n");
     }
 }

@@ -134,7 +134,12 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
     let bad = |what: String| Line::new('✗', what).color(Color::Red);
     let good = |what: String| Line::new('✓', what).color(Color::Green);
     Some(match &event.what {
-        H::SagaStarted { digest, trigger, parent, .. } => {
+        H::SagaStarted {
+            digest,
+            trigger,
+            parent,
+            ..
+        } => {
             let by = match (trigger, parent) {
                 (Some(trigger), _) => format!(", triggered by {}", trigger.subject),
                 (None, Some(parent)) => format!(", for {}", parent.saga),
@@ -144,15 +149,19 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
             Line::new('▶', "started").bold().detail(detail)
         }
         H::StateEntered { state, kind, .. } => match kind.as_str() {
-            "Pass" | "Choice" | "Succeed" | "Fail" => {
-                Line::new('·', state).detail(kind)
-            }
+            "Pass" | "Choice" | "Succeed" | "Fail" => Line::new('·', state).detail(kind),
             _ => return None,
         },
         H::StateExited { .. } | H::TaskHeartbeat { .. } => return None,
         H::StateAborted { state, .. } => Line::new('✗', format!("{state} is broken off")),
         H::EvaluationFailed { state, failure } => bad(state.clone()).detail(failure.to_string()),
-        H::TaskScheduled { state, task, command, direction, .. } => {
+        H::TaskScheduled {
+            state,
+            task,
+            command,
+            direction,
+            ..
+        } => {
             let attempt = match command.attempt {
                 1 => String::new(),
                 attempt => format!(", attempt {attempt}"),
@@ -167,26 +176,57 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
         H::TaskSubmitted { command, .. } => {
             Line::new('…', scopes.state(command)).detail("passed on; waits for its token")
         }
-        H::TaskSucceeded { state, since, worker, .. } => {
-            let by = if worker.is_empty() { String::new() } else { format!("by {worker}") };
+        H::TaskSucceeded {
+            state,
+            since,
+            worker,
+            ..
+        } => {
+            let by = if worker.is_empty() {
+                String::new()
+            } else {
+                format!("by {worker}")
+            };
             good(state.clone()).took(*since, event.at).detail(by)
         }
-        H::TaskFailed { state, since, failure, .. } => {
-            bad(state.clone()).took(*since, event.at).detail(failure.to_string())
-        }
-        H::TaskTimedOut { state, since, failure, .. } => bad(state.clone())
+        H::TaskFailed {
+            state,
+            since,
+            failure,
+            ..
+        } => bad(state.clone())
+            .took(*since, event.at)
+            .detail(failure.to_string()),
+        H::TaskTimedOut {
+            state,
+            since,
+            failure,
+            ..
+        } => bad(state.clone())
             .took(*since, event.at)
             .detail(format!("{failure}; its outcome is unknown")),
-        H::RetryScheduled { state, until, attempt, .. } => Line::new('↻', state)
-            .color(Color::Yellow)
-            .detail(format!("attempt {attempt} in {}", span(until.since(event.at)))),
-        H::ErrorCaught { state, failure, next } => Line::new('⤷', state)
+        H::RetryScheduled {
+            state,
+            until,
+            attempt,
+            ..
+        } => Line::new('↻', state).color(Color::Yellow).detail(format!(
+            "attempt {attempt} in {}",
+            span(until.since(event.at))
+        )),
+        H::ErrorCaught {
+            state,
+            failure,
+            next,
+        } => Line::new('⤷', state)
             .color(Color::Yellow)
             .detail(format!("{} is caught, on to {next}", failure.error)),
         H::LateReply { command, succeeded } => {
             let how = if *succeeded { "succeeded" } else { "failed" };
             let what = format!("{} {how} after all", scopes.state(command));
-            Line::new('!', what).color(Color::Yellow).detail("a late reply")
+            Line::new('!', what)
+                .color(Color::Yellow)
+                .detail("a late reply")
         }
         H::WaitStarted { state, until } => Line::new('⏳', state).detail(format!(
             "waits {}, until {}",
@@ -205,9 +245,11 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
         }
         H::IterationStarted { state, index, .. } => Line::new('→', format!("{state} [{index}]")),
         H::IterationSucceeded { state, index } => good(format!("{state} [{index}]")),
-        H::IterationFailed { state, index, failure } => {
-            bad(format!("{state} [{index}]")).detail(failure.to_string())
-        }
+        H::IterationFailed {
+            state,
+            index,
+            failure,
+        } => bad(format!("{state} [{index}]")).detail(failure.to_string()),
         H::IterationAborted { state, index } => {
             Line::new('✗', format!("{state} [{index}] is broken off"))
         }
@@ -218,31 +260,46 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
             Line::new('⏳', state).detail(format!("waits for {name}"))
         }
         H::EventReceived { name, awaited, .. } => {
-            let detail = if *awaited { "" } else { "kept for a state that will wait for it" };
+            let detail = if *awaited {
+                ""
+            } else {
+                "kept for a state that will wait for it"
+            };
             Line::new('⇠', format!("event {name}")).detail(detail)
         }
-        H::ChildStarted { state, child, .. } => Line::new('→', state).detail(format!("saga {child}")),
+        H::ChildStarted { state, child, .. } => {
+            Line::new('→', state).detail(format!("saga {child}"))
+        }
         H::CompensationStarted { failure, steps } => {
             let what = match steps {
                 1 => "undoing 1 step".to_owned(),
                 steps => format!("undoing {steps} steps"),
             };
-            Line::new('⟲', what).color(Color::Yellow).bold().detail(failure.to_string())
+            Line::new('⟲', what)
+                .color(Color::Yellow)
+                .bold()
+                .detail(failure.to_string())
         }
-        H::StepUndone { state } => Line::new('✓', format!("{state} is undone")).color(Color::Yellow),
+        H::StepUndone { state } => {
+            Line::new('✓', format!("{state} is undone")).color(Color::Yellow)
+        }
         H::CompensationEnded => Line::new('⟲', "everything is undone").color(Color::Yellow),
         H::PivotPassed { state } => {
             Line::new('◆', state).detail("the pivot: from here it only goes forward")
         }
-        H::CancelRequested { reason } => {
-            Line::new('!', "asked to end").color(Color::Yellow).detail(reason)
-        }
+        H::CancelRequested { reason } => Line::new('!', "asked to end")
+            .color(Color::Yellow)
+            .detail(reason),
         H::Stuck { state, failure } => Line::new('!', format!("stuck at {state}"))
             .color(Color::Red)
             .bold()
             .detail(failure.to_string()),
         H::Resumed { skipped } => {
-            let how = if *skipped { "what it was stuck at is taken as done" } else { "tries again" };
+            let how = if *skipped {
+                "what it was stuck at is taken as done"
+            } else {
+                "tries again"
+            };
             Line::new('▶', "resumed by a person").detail(how)
         }
         H::SagaEnded { outcome } => ended(outcome),
@@ -276,7 +333,11 @@ mod tests {
         let start = 1_700_000_000_000_000_i64;
         let event = |milliseconds: i64, scope: u32, mut what: Value| {
             let at = start + milliseconds * 1_000;
-            for (name, value) in [("seq", json!(1)), ("at", json!(at)), ("scope", json!(scope))] {
+            for (name, value) in [
+                ("seq", json!(1)),
+                ("at", json!(at)),
+                ("scope", json!(scope)),
+            ] {
                 what[name] = value;
             }
             what
@@ -288,31 +349,75 @@ mod tests {
                 "direction": direction, "input": {}, "deadline": start + 60_000_000})
         };
         let history = events(json!([
-            event(0, 0, json!({"event": "saga-started", "run": run, "digest": "b".repeat(64),
-                "input": {}, "trigger": {"subject": "orders.placed", "id": "e-1"}})),
-            event(1, 0, json!({"event": "parallel-started", "state": "Prepare", "scopes": [1, 2]})),
+            event(
+                0,
+                0,
+                json!({"event": "saga-started", "run": run, "digest": "b".repeat(64),
+                "input": {}, "trigger": {"subject": "orders.placed", "id": "e-1"}})
+            ),
+            event(
+                1,
+                0,
+                json!({"event": "parallel-started", "state": "Prepare", "scopes": [1, 2]})
+            ),
             event(1, 1, task("Reserve", 1, 1, "do")),
-            event(9, 1, json!({"event": "task-succeeded", "command": format!("{run}-1-1"),
-                "state": "Reserve", "since": start + 1_000, "output": {}, "worker": "stock-1"})),
-            event(10, 0, json!({"event": "parallel-succeeded", "state": "Prepare"})),
+            event(
+                9,
+                1,
+                json!({"event": "task-succeeded", "command": format!("{run}-1-1"),
+                "state": "Reserve", "since": start + 1_000, "output": {}, "worker": "stock-1"})
+            ),
+            event(
+                10,
+                0,
+                json!({"event": "parallel-succeeded", "state": "Prepare"})
+            ),
             event(10, 0, task("Charge", 2, 1, "do")),
-            event(15, 0, json!({"event": "task-failed", "command": format!("{run}-2-1"),
+            event(
+                15,
+                0,
+                json!({"event": "task-failed", "command": format!("{run}-2-1"),
                 "state": "Charge", "since": start + 10_000,
-                "failure": {"error": "Busy", "cause": "try later"}})),
-            event(15, 0, json!({"event": "retry-scheduled", "state": "Charge",
-                "until": start + 1_515_000, "attempt": 2, "failure": {"error": "Busy"}})),
+                "failure": {"error": "Busy", "cause": "try later"}})
+            ),
+            event(
+                15,
+                0,
+                json!({"event": "retry-scheduled", "state": "Charge",
+                "until": start + 1_515_000, "attempt": 2, "failure": {"error": "Busy"}})
+            ),
             event(1515, 0, task("Charge", 2, 2, "do")),
-            event(31515, 0, json!({"event": "task-timed-out", "command": format!("{run}-2-2"),
+            event(
+                31515,
+                0,
+                json!({"event": "task-timed-out", "command": format!("{run}-2-2"),
                 "state": "Charge", "since": start + 1_515_000,
-                "failure": {"error": "States.Timeout"}})),
-            event(31515, 0, json!({"event": "compensation-started",
-                "failure": {"error": "States.Timeout"}, "steps": 2})),
+                "failure": {"error": "States.Timeout"}})
+            ),
+            event(
+                31515,
+                0,
+                json!({"event": "compensation-started",
+                "failure": {"error": "States.Timeout"}, "steps": 2})
+            ),
             event(31515, 0, task("Reserve", 3, 1, "undo")),
-            event(31520, 0, json!({"event": "late-reply", "command": format!("{run}-2-2"),
-                "succeeded": true})),
-            event(31525, 0, json!({"event": "step-undone", "state": "Reserve"})),
-            event(31525, 0, json!({"event": "saga-ended",
-                "outcome": {"status": "compensated", "failure": {"error": "States.Timeout"}}})),
+            event(
+                31520,
+                0,
+                json!({"event": "late-reply", "command": format!("{run}-2-2"),
+                "succeeded": true})
+            ),
+            event(
+                31525,
+                0,
+                json!({"event": "step-undone", "state": "Reserve"})
+            ),
+            event(
+                31525,
+                0,
+                json!({"event": "saga-ended",
+                "outcome": {"status": "compensated", "failure": {"error": "States.Timeout"}}})
+            ),
         ]));
         let text = anstream::adapter::strip_str(&timeline(&history)).to_string();
         insta::assert_snapshot!(text);
