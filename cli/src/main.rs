@@ -28,10 +28,10 @@ fn main() -> ExitCode {
         Command::Completions { shell } => command::completions(shell),
         command => {
             log(
-                &arguments.view,
+                arguments.view,
                 matches!(command, Command::Dev(_) | Command::Coordinator(_)),
             );
-            run(&arguments.broker, &arguments.view, command)
+            run(&arguments.broker, arguments.view, command)
         }
     };
     match result {
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn run(
     broker: &arguments::BrokerArguments,
-    view: &ViewArguments,
+    view: ViewArguments,
     command: Command,
 ) -> Result<Exit, Trouble> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Trouble::NotStarted {
@@ -56,7 +56,7 @@ fn run(
 }
 
 /// Logs to stderr: services tell what they do, commands only what went wrong.
-fn log(view: &ViewArguments, is_service: bool) {
+fn log(view: ViewArguments, is_service: bool) {
     let level = match (view.verbose, is_service) {
         (0, true) => "info,async_nats=warn",
         (0, false) => "error",

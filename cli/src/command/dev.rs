@@ -7,7 +7,7 @@ use async_nats::{Client, ConnectOptions};
 use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use tokio::process::{Child, Command};
@@ -26,6 +26,8 @@ pub(super) async fn dev(arguments: &DevArguments) -> Result<Exit, Trouble> {
         path: directory.clone(),
         source,
     })?;
+    // Held until the process ends: two brokers in one directory would destroy it.
+    let _lock = lock(directory)?;
     let (mut broker, port) = start_broker(arguments)?;
     let url = format!("nats://127.0.0.1:{port}");
     let client = connect(&url, &mut broker, directory.join("nats-server.log")).await?;
@@ -84,6 +86,17 @@ pub(super) async fn dev(arguments: &DevArguments) -> Result<Exit, Trouble> {
     // Everything is saved: the broker has nothing to lose any more.
     let _ = broker.kill().await;
     result
+}
+
+fn lock(directory: &Path) -> Result<File, Trouble> {
+    let path = directory.join("lock");
+    let file = File::create(&path).map_err(|source| Trouble::File { path, source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(Trouble::DirectoryInUse {
+            path: directory.to_owned(),
+        }),
+    }
 }
 
 fn start_broker(arguments: &DevArguments) -> Result<(Child, u16), Trouble> {

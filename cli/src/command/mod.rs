@@ -19,7 +19,7 @@ use serde::Serialize;
 /// Performs a command that needs the broker.
 pub(crate) async fn perform(
     broker: &BrokerArguments,
-    view: &ViewArguments,
+    view: ViewArguments,
     command: Command,
 ) -> Result<Exit, Trouble> {
     match command {
@@ -50,7 +50,7 @@ pub(crate) fn completions(shell: Shell) -> Result<Exit, Trouble> {
 
 /// Shows an answer: as it came for programs, or as `text` for people.
 fn show<T: Serialize>(
-    view: &ViewArguments,
+    view: ViewArguments,
     answer: &T,
     text: impl FnOnce() -> String,
 ) -> Result<Exit, Trouble> {

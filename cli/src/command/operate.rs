@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 pub(super) async fn operate(
     connection: &Connection,
-    view: &ViewArguments,
+    view: ViewArguments,
     command: Command,
 ) -> Result<Exit, Trouble> {
     match command {
@@ -163,7 +163,7 @@ pub(super) async fn operate(
 
 async fn deploy(
     connection: &Connection,
-    view: &ViewArguments,
+    view: ViewArguments,
     arguments: &DeployArguments,
 ) -> Result<Exit, Trouble> {
     let mut requests = Vec::new();

@@ -167,24 +167,21 @@ impl Reader {
                 .map(|states| variables(states, language))
                 .unwrap_or_default(),
         );
-        let start_at = match place.get("StartAt") {
-            Some(start_at) => {
-                let name = self
-                    .problems
-                    .string(&start_at)
-                    .unwrap_or_default()
-                    .to_owned();
-                if states.is_some() && start_at.node.as_str().is_some() {
-                    self.lead_to(&start_at, &name);
-                }
-                name
+        let start_at = if let Some(start_at) = place.get("StartAt") {
+            let name = self
+                .problems
+                .string(&start_at)
+                .unwrap_or_default()
+                .to_owned();
+            if states.is_some() && start_at.node.as_str().is_some() {
+                self.lead_to(&start_at, &name);
             }
-            None => {
-                if is_object {
-                    self.problems.missing(place, "StartAt", what);
-                }
-                String::new()
+            name
+        } else {
+            if is_object {
+                self.problems.missing(place, "StartAt", what);
             }
+            String::new()
         };
         let mut machine = Machine {
             start_at,

@@ -86,13 +86,13 @@ fn parse_as(file_name: &str, text: &str, is_express: bool) -> Result<Parsed, Rep
     let is_yaml = extension.is_some_and(|extension| {
         extension.eq_ignore_ascii_case("yaml") || extension.eq_ignore_ascii_case("yml")
     });
-    let root = match is_json && !is_yaml {
-        // `{` also begins a flow mapping of YAML.
-        true => json::parse(body, offset).or_else(|error| match extension {
+    let root = if is_json && !is_yaml {
+        json::parse(body, offset).or_else(|error| match extension {
             None => yaml::parse(body, offset).map_err(|_| error),
             Some(_) => Err(error),
-        }),
-        false => yaml::parse(body, offset),
+        })
+    } else {
+        yaml::parse(body, offset)
     };
     let root = root.map_err(|error| refuse(&lines, error))?;
     check(file_name, lines, root, is_express)

@@ -239,12 +239,11 @@ impl Problems {
 
     /// A boolean; says so if it is not one.
     pub(super) fn boolean(&mut self, place: &Place<'_>) -> bool {
-        match place.node.content {
-            Content::Bool(value) => value,
-            _ => {
-                self.wrong_type(place, "true or false");
-                false
-            }
+        if let Content::Bool(value) = place.node.content {
+            value
+        } else {
+            self.wrong_type(place, "true or false");
+            false
         }
     }
 

@@ -156,7 +156,7 @@ pub(super) fn check_subject(subject: &str, to_listen: bool) -> Result<(), Resour
             );
         }
     }
-    if !to_listen && tokens.iter().any(|token| is_wild(&token)) {
+    if !to_listen && tokens.iter().any(&is_wild) {
         return refuse(
             format!("`{subject}` has a wildcard, so it names no single subject"),
             "an event is published on one subject",
@@ -217,9 +217,7 @@ fn call<'t>(text: &str, rest: &[&'t str]) -> Result<Call<'t>, ResourceError> {
             Some((_, pattern)) => return unknown_pattern(text, pattern),
         },
         // `.sync:2`: the same job, its output as JSON instead of as text.
-        [last, "2"] if last.ends_with(".sync") => {
-            (last.strip_suffix(".sync").unwrap_or(last), Pattern::Job)
-        }
+        [last, "2"] if let Some((action, "sync")) = last.split_once('.') => (action, Pattern::Job),
         _ => {
             return refuse(
                 format!("the ARN `{text}` names no action"),

@@ -234,9 +234,10 @@ impl Problems {
         let is_of_context = path.starts_with("$$") && !with_context;
         if path.starts_with('$') && (is_of_context || is_wide(&path)) {
             let message = format!("{} must be a reference path", place.name());
-            let label = match is_of_context {
-                true => "leads into the context object",
-                false => "may select more than one value",
+            let label = if is_of_context {
+                "leads into the context object"
+            } else {
+                "may select more than one value"
             };
             self.error("not-a-reference-path", place, message)
                 .label(label)

@@ -272,29 +272,34 @@ fn plain(text: &str) -> Result<Content, String> {
         "true" | "True" | "TRUE" => Content::Bool(true),
         "false" | "False" | "FALSE" => Content::Bool(false),
         _ => match number(text) {
-            Some(Some(number)) => Content::Number(number),
-            Some(None) => return Err(format!("{text} is a number that JSON does not have")),
-            None => Content::String(text.to_owned()),
+            Scalar::Number(number) => Content::Number(number),
+            Scalar::NotFinite => return Err(format!("{text} is a number that JSON does not have")),
+            Scalar::Text => Content::String(text.to_owned()),
         },
     })
 }
 
-/// `None`: not a number. `Some(None)`: a number that is not finite.
-fn number(text: &str) -> Option<Option<Number>> {
+/// What a plain scalar is, if it is neither null nor a boolean.
+enum Scalar {
+    Number(Number),
+    /// A number, but an infinite one, or none at all.
+    NotFinite,
+    Text,
+}
+
+fn number(text: &str) -> Scalar {
     if let Some(digits) = text.strip_prefix("0o") {
         return u64::from_str_radix(digits, 8)
-            .ok()
-            .map(|value| Some(value.into()));
+            .map_or(Scalar::Text, |value| Scalar::Number(value.into()));
     }
     if let Some(digits) = text.strip_prefix("0x") {
         return u64::from_str_radix(digits, 16)
-            .ok()
-            .map(|value| Some(value.into()));
+            .map_or(Scalar::Text, |value| Scalar::Number(value.into()));
     }
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     match unsigned {
-        ".inf" | ".Inf" | ".INF" => return Some(None),
-        ".nan" | ".NaN" | ".NAN" => return (unsigned == text).then_some(None),
+        ".inf" | ".Inf" | ".INF" => return Scalar::NotFinite,
+        ".nan" | ".NaN" | ".NAN" if unsigned == text => return Scalar::NotFinite,
         _ => {}
     }
     let (mantissa, exponent) = unsigned
@@ -310,17 +315,18 @@ fn number(text: &str) -> Option<Option<Number>> {
         !digits.is_empty() && are_digits(digits)
     });
     if !(has_mantissa && has_exponent && are_digits(whole) && fraction.is_none_or(are_digits)) {
-        return None;
+        return Scalar::Text;
     }
     if fraction.is_none() && exponent.is_none() {
         if let Ok(value) = text.parse::<i64>() {
-            return Some(Some(value.into()));
+            return Scalar::Number(value.into());
         }
         if let Ok(value) = text.parse::<u64>() {
-            return Some(Some(value.into()));
+            return Scalar::Number(value.into());
         }
     }
-    Some(text.parse::<f64>().ok().and_then(Number::from_f64))
+    let number = text.parse::<f64>().ok().and_then(Number::from_f64);
+    number.map_or(Scalar::NotFinite, Scalar::Number)
 }
 
 /// Where each character begins: the parser counts characters, everybody else bytes.

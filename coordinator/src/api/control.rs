@@ -92,16 +92,19 @@ impl Api {
         caller: Caller,
     ) -> Result<Accepted, Refusal> {
         let (state, _) = self.refold(&request.saga).await?;
-        let status = state.run().map_or(SagaStatus::Running, |run| run.status());
+        let status = state
+            .run()
+            .map_or(SagaStatus::Running, super::super::engine::saga::Run::status);
         if status != SagaStatus::Stuck {
             let message = format!("{} is not stuck: it is {status}", request.saga);
             return Err(Refusal::new(ErrorCode::Conflict, message));
         }
-        let control = match request.skip {
-            true => Control::Skip {
+        let control = if request.skip {
+            Control::Skip {
                 reason: request.reason,
-            },
-            false => Control::Retry,
+            }
+        } else {
+            Control::Retry
         };
         self.control(request.saga, control, caller).await
     }

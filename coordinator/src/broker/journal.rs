@@ -55,7 +55,7 @@ impl Delivered {
         let value = |name: &str| {
             headers
                 .and_then(|headers| headers.get(name))
-                .map(|v| v.as_str())
+                .map(async_nats::HeaderValue::as_str)
         };
         Self {
             seq: JournalSeq(seq),

@@ -171,6 +171,10 @@ async fn pump(context: Context, mut queue: mpsc::UnboundedReceiver<Order>) {
 }
 
 /// Puts a message on the wire; the future waits for its acknowledgement.
+#[expect(
+    clippy::async_yields_async,
+    reason = "messages are sent one by one, in order, and acknowledged many at a time"
+)]
 fn send(context: &Context, order: Order) -> BoxFuture<'_, Attempt> {
     let publish = PublishMessage::build()
         .payload(order.message.body.clone())
@@ -201,7 +205,7 @@ fn conclude(
             _ if is_permanent(&error) => Published::Refused(reason(&error)),
             _ => {
                 order.repetitions += 1;
-                if order.repetitions % WORTH_A_WARNING == 0 {
+                if order.repetitions.is_multiple_of(WORTH_A_WARNING) {
                     tracing::warn!(
                         subject = order.message.subject(),
                         error = reason(&error),

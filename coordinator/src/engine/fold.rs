@@ -337,13 +337,12 @@ impl Turn<'_> {
                 awaited: waiting.is_some(),
             },
         );
-        match waiting {
-            Some(scope) => self.finish(scope, &event.data),
-            None => {
-                self.buffered.push_back(event.clone());
-                while self.buffered.len() > limit::BUFFERED_EVENTS {
-                    self.buffered.pop_front();
-                }
+        if let Some(scope) = waiting {
+            self.finish(scope, &event.data);
+        } else {
+            self.buffered.push_back(event.clone());
+            while self.buffered.len() > limit::BUFFERED_EVENTS {
+                self.buffered.pop_front();
             }
         }
     }

@@ -196,7 +196,9 @@ impl Track {
         match &mut self.current {
             Some(Current::Undoing(undoing)) if undoing.step == step => self.current = None,
             Some(Current::Branches(tracks)) => {
-                tracks.iter_mut().for_each(|track| track.clear(step))
+                for track in tracks {
+                    track.clear(step);
+                }
             }
             _ => {}
         }

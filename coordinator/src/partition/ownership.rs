@@ -88,18 +88,15 @@ impl Ownership {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                change = changes.next() => match change {
-                    Some(Ok(entry)) => {
-                        self.see(&entry);
-                        if self.membership.is_displaced() {
-                            self.stop_all().await;
-                            return Err(OwnershipError::Displaced(self.name));
-                        }
+                change = changes.next() => if let Some(Ok(entry)) = change {
+                    self.see(&entry);
+                    if self.membership.is_displaced() {
+                        self.stop_all().await;
+                        return Err(OwnershipError::Displaced(self.name));
                     }
-                    Some(Err(_)) | None => {
-                        tokio::time::sleep(LOOK_INTERVAL).await;
-                        changes = self.watch().await;
-                    }
+                } else {
+                    tokio::time::sleep(LOOK_INTERVAL).await;
+                    changes = self.watch().await;
                 },
                 _ = beat.tick() => self.beat().await,
                 _ = look.tick() => self.look().await,

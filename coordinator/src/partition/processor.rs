@@ -295,30 +295,27 @@ impl Processor {
 
     fn send(&mut self, address: SagaAddress, seq: JournalSeq, cause: &str, effect: Effect) {
         let message = messages::message(self.tools.partitions, &address, cause, &effect);
-        let ack: Ack = match message {
-            Some(message) => {
-                let published = self.tools.publisher.publish(message);
-                async move {
-                    let result = match published.await {
-                        Published::Stored { .. } | Published::AlreadyExists => Ok(()),
-                        Published::Refused(reason) => Err(Refusal { effect, reason }),
-                    };
-                    (address, seq, result)
-                }
-                .boxed()
+        let ack: Ack = if let Some(message) = message {
+            let published = self.tools.publisher.publish(message);
+            async move {
+                let result = match published.await {
+                    Published::Stored { .. } | Published::AlreadyExists => Ok(()),
+                    Published::Refused(reason) => Err(Refusal { effect, reason }),
+                };
+                (address, seq, result)
             }
-            None => {
-                let tools = self.tools.clone();
-                async move {
-                    let result = start_child(&tools, &effect).await;
-                    (
-                        address,
-                        seq,
-                        result.map_err(|reason| Refusal { effect, reason }),
-                    )
-                }
-                .boxed()
+            .boxed()
+        } else {
+            let tools = self.tools.clone();
+            async move {
+                let result = start_child(&tools, &effect).await;
+                (
+                    address,
+                    seq,
+                    result.map_err(|reason| Refusal { effect, reason }),
+                )
             }
+            .boxed()
         };
         self.acks.push(ack);
     }
@@ -329,7 +326,7 @@ impl Processor {
     ) {
         if let Err(Refusal { effect, reason }) = result {
             tracing::warn!(saga = %address, seq = seq.0, reason, "an effect was refused");
-            if let Some(answer) = self.answer_refusal(&address, &effect, &reason) {
+            if let Some(answer) = Self::answer_refusal(&address, &effect, &reason) {
                 // What takes the effect's place is owed in its stead.
                 let published = self.tools.publisher.publish(answer);
                 self.acks.push(
@@ -348,12 +345,7 @@ impl Processor {
     }
 
     /// What a saga hears instead, when the broker will never take what it asked for.
-    fn answer_refusal(
-        &self,
-        address: &SagaAddress,
-        effect: &Effect,
-        reason: &str,
-    ) -> Option<Outgoing> {
+    fn answer_refusal(address: &SagaAddress, effect: &Effect, reason: &str) -> Option<Outgoing> {
         match effect {
             Effect::Command { command, .. } => {
                 let reply = Reply {

@@ -134,30 +134,27 @@ impl Captures {
                 error,
             )
         };
-        match self.context.get_stream(subject::INBOX_STREAM).await {
-            Ok(stream) => {
-                let mut config = stream.cached_info().config.clone();
-                config.subjects.push(subject.to_owned());
-                config.subjects = without_subsumed(config.subjects);
-                self.context
-                    .update_stream(config)
-                    .await
-                    .map_err(|error| failed(&error))?;
-            }
-            Err(_) => {
-                let config = Config {
-                    name: subject::INBOX_STREAM.to_owned(),
-                    subjects: vec![subject.to_owned()],
-                    description: Some("Events that no other stream keeps".to_owned()),
-                    storage: StorageType::File,
-                    num_replicas: self.settings.replicas,
-                    max_age: self.settings.retention,
-                    discard: DiscardPolicy::New,
-                    allow_direct: true,
-                    ..Config::default()
-                };
-                assets::ensure_stream_exists(&self.context, config).await?;
-            }
+        if let Ok(stream) = self.context.get_stream(subject::INBOX_STREAM).await {
+            let mut config = stream.cached_info().config.clone();
+            config.subjects.push(subject.to_owned());
+            config.subjects = without_subsumed(config.subjects);
+            self.context
+                .update_stream(config)
+                .await
+                .map_err(|error| failed(&error))?;
+        } else {
+            let config = Config {
+                name: subject::INBOX_STREAM.to_owned(),
+                subjects: vec![subject.to_owned()],
+                description: Some("Events that no other stream keeps".to_owned()),
+                storage: StorageType::File,
+                num_replicas: self.settings.replicas,
+                max_age: self.settings.retention,
+                discard: DiscardPolicy::New,
+                allow_direct: true,
+                ..Config::default()
+            };
+            assets::ensure_stream_exists(&self.context, config).await?;
         }
         Ok(())
     }

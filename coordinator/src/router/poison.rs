@@ -47,7 +47,7 @@ pub(super) async fn listen(broker: Broker, captures: Captures, stop: Cancellatio
         match prepared.await {
             Ok(()) => break,
             Err(error) => {
-                tracing::warn!(%error, "poison commands cannot be listened for; trying on")
+                tracing::warn!(%error, "poison commands cannot be listened for; trying on");
             }
         }
         tokio::select! {

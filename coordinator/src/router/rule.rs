@@ -40,8 +40,8 @@ pub(crate) struct Rule {
 pub(crate) enum Purpose {
     /// It starts a saga.
     Start {
-        filter: Option<Expression>,
-        input: Option<Template>,
+        filter: Option<Box<Expression>>,
+        input: Option<Box<Template>>,
     },
     /// A saga awaits it.
     Continue,
@@ -94,7 +94,10 @@ impl Wishes {
                 .subject
                 .clone()
                 .unwrap_or_else(|| trigger.event.clone());
-            let purpose = Purpose::Start { filter, input };
+            let purpose = Purpose::Start {
+                filter: filter.map(Box::new),
+                input: input.map(Box::new),
+            };
             reading.wishes.rules.push(Rule {
                 subject,
                 kind,
@@ -175,7 +178,7 @@ impl Reading {
                     }
                 }
                 StateKind::Map(map) => {
-                    self.machine(&map.processor, &format!("{pointer}/ItemProcessor"))
+                    self.machine(&map.processor, &format!("{pointer}/ItemProcessor"));
                 }
                 _ => {}
             }

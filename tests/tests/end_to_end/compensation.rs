@@ -221,9 +221,10 @@ async fn a_stuck_compensation_is_an_incident_until_it_is_retried() -> anyhow::Re
     let is_mended = mended.clone();
     let crew = booking(Crew::new(stage.client.clone())).echoes(&["cancel-flight"]);
     let crew = crew.does("cancel-hotel", move |_| {
-        let result = match is_mended.load(Ordering::SeqCst) {
-            true => Ok(json!(null)),
-            false => Err(TaskError::new("Down", "the hotel does not answer")),
+        let result = if is_mended.load(Ordering::SeqCst) {
+            Ok(json!(null))
+        } else {
+            Err(TaskError::new("Down", "the hotel does not answer"))
         };
         std::future::ready(result)
     });

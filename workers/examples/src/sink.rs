@@ -46,9 +46,8 @@ async fn converse(mut stream: TcpStream, directory: &Path) -> io::Result<()> {
         let upper = line.to_ascii_uppercase();
         let answer = match upper.split(' ').next().unwrap_or_default() {
             "EHLO" | "HELO" | "RSET" | "NOOP" => "250 fine",
-            "MAIL" => "250 go on",
             "RCPT" if upper.contains("@BOUNCE.") => "550 no such mailbox",
-            "RCPT" => "250 go on",
+            "MAIL" | "RCPT" => "250 go on",
             "DATA" => {
                 write.write_all(b"354 end with a lone dot\r\n").await?;
                 let mut mail = String::new();
