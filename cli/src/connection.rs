@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_said_so() {
-        let error = parse_addresses("nats://").unwrap_err();
+        let error = parse_addresses("nats://one:port").unwrap_err();
         assert!(error.to_string().contains("nats://host:4222"), "{error}");
     }
 

