@@ -27,10 +27,12 @@ fn main() -> ExitCode {
         Command::Check(check) => command::check::check(&check),
         Command::Completions { shell } => command::completions(shell),
         command => {
-            log(
-                arguments.view,
-                matches!(command, Command::Dev(_) | Command::Coordinator(_)),
-            );
+            let is_service = match &command {
+                // The demo's stage is its stdout.
+                Command::Dev(dev) => !dev.demo,
+                command => matches!(command, Command::Coordinator(_)),
+            };
+            log(arguments.view, is_service);
             run(&arguments.broker, arguments.view, command)
         }
     };

@@ -12,7 +12,10 @@ use dirigent_contracts::{
     task::Direction,
     time::Timestamp,
 };
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 /// How much of a cause is shown.
 const CAUSE_LIMIT: usize = 100;
@@ -25,6 +28,9 @@ pub(crate) fn timeline(events: &[HistoryEvent]) -> String {
     let mut table = table(&[]);
     let mut scopes = Scopes::default();
     for event in events {
+        if scopes.is_told(event) {
+            continue;
+        }
         scopes.learn(event);
         if let Some(line) = line(event, &scopes) {
             let indent = "  ".repeat(scopes.depth(event.scope));
@@ -54,6 +60,9 @@ pub(crate) fn timeline(events: &[HistoryEvent]) -> String {
 struct Scopes {
     depths: HashMap<u32, usize>,
     commands: HashMap<CommandId, String>,
+    undos: HashSet<CommandId>,
+    /// The step whose undoing was told last.
+    undone: Option<String>,
 }
 
 impl Scopes {
@@ -61,8 +70,27 @@ impl Scopes {
         self.depths.get(&scope).copied().unwrap_or(0)
     }
 
+    /// Whether an event only repeats the one before it.
+    fn is_told(&self, event: &HistoryEvent) -> bool {
+        matches!(&event.what, Happening::StepUndone { state } if self.undone.as_ref() == Some(state))
+    }
+
     fn learn(&mut self, event: &HistoryEvent) {
         let below = self.depth(event.scope) + 1;
+        self.undone = match &event.what {
+            Happening::TaskSucceeded { command, state, .. } if self.undos.contains(command) => {
+                Some(state.clone())
+            }
+            _ => None,
+        };
+        if let Happening::TaskScheduled {
+            command,
+            direction: Direction::Undo,
+            ..
+        } = &event.what
+        {
+            self.undos.insert(*command);
+        }
         match &event.what {
             Happening::ParallelStarted { scopes, .. } => {
                 self.depths
@@ -187,7 +215,11 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
             } else {
                 format!("by {worker}")
             };
-            good(state.clone()).took(*since, event.at).detail(by)
+            let line = match &scopes.undone {
+                Some(state) => Line::new('✓', format!("{state} is undone")).color(Color::Yellow),
+                None => good(state.clone()),
+            };
+            line.took(*since, event.at).detail(by)
         }
         H::TaskFailed {
             state,

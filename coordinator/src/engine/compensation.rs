@@ -31,14 +31,6 @@ impl<'a> Turn<'a> {
         }
         self.set_activity(scope, Activity::Undoing(Box::new(track)));
         self.drive(scope, |_, _| {});
-        if steps > 0 && !self.is_undoing(scope) {
-            self.tell(scope, Happening::CompensationEnded);
-        }
-    }
-
-    fn is_undoing(&self, scope: u32) -> bool {
-        self.scope(scope)
-            .is_some_and(|scope| matches!(scope.activity, Activity::Undoing(_)))
     }
 
     /// Changes a scope's track, then drives it as far as it goes, and moves the scope on if all is
@@ -52,11 +44,17 @@ impl<'a> Turn<'a> {
             scope.activity = activity;
             return;
         };
+        let has_steps = !track.is_done();
         change(self, &mut track);
         self.advance_track(number, &mut track);
         if !track.is_done() {
             self.set_activity(number, Activity::Undoing(track));
-        } else if number == 0 && self.run.ending.is_some() {
+            return;
+        }
+        if has_steps {
+            self.tell(number, Happening::CompensationEnded);
+        }
+        if number == 0 && self.run.ending.is_some() {
             self.end_backward();
         } else {
             let input = self.scope(number).map(|scope| Arc::clone(&scope.input));
@@ -255,18 +253,11 @@ impl<'a> Turn<'a> {
                 TaskResult::Failed { .. } => turn.effects.ignored = Some(Ignored::NotPending),
             }
         });
-        self.tell_if_undone(scope);
     }
 
     fn undone_state(&self, undoing: &Undoing) -> String {
         let state = self.program.state(undoing.of.machine, undoing.of.state);
         state.map_or_else(String::new, |state| state.name.to_string())
-    }
-
-    fn tell_if_undone(&mut self, scope: u32) {
-        if !self.is_undoing(scope) && self.effects.ignored.is_none() {
-            self.tell(scope, Happening::CompensationEnded);
-        }
     }
 
     fn undone(&mut self, scope: u32, track: &mut Track, step: u32) {
@@ -363,7 +354,6 @@ impl<'a> Turn<'a> {
                 }
             }
         });
-        self.tell_if_undone(scope);
     }
 
     /// A person lets the stuck undos of a scope go on, or takes them as done.
@@ -384,7 +374,6 @@ impl<'a> Turn<'a> {
                 turn.undone(scope, track, step);
             }
         });
-        self.tell_if_undone(scope);
     }
 
     /// An answer for a step that the saga has left: it may settle whether there is anything to undo.
@@ -435,10 +424,7 @@ impl<'a> Turn<'a> {
         }
         let succeeded = matches!(result, TaskResult::Succeeded { .. });
         self.tell(scope, Happening::LateReply { command, succeeded });
-        if self.is_undoing(scope) {
-            self.drive(scope, |_, _| {});
-            self.tell_if_undone(scope);
-        }
+        self.drive(scope, |_, _| {});
     }
 
     /// An answer for a step that has been undone without knowing whether it had succeeded.
