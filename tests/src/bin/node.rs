@@ -36,6 +36,7 @@ async fn main() -> anyhow::Result<()> {
             bail!("{}", coordinator.failed().await)
         }
         "worker" => {
+            let telemetry = dirigent_worker::telemetry::init("node")?;
             let ledger = Arc::new(Ledger::open(PathBuf::from(name))?);
             let effect = move |undo: bool| {
                 let ledger = Arc::clone(&ledger);
@@ -52,6 +53,7 @@ async fn main() -> anyhow::Result<()> {
                 .task("undo-b", effect(true))
                 .build()?;
             worker.run(CancellationToken::new()).await;
+            telemetry.shutdown().await;
             Ok(())
         }
         other => Err(anyhow::anyhow!("there is no role '{other}'")).context("node"),

@@ -2,7 +2,13 @@
 
 mod compensation;
 mod control;
+mod events;
+mod examples;
 mod hostile;
+mod languages;
+mod node;
 mod restarts;
 mod steps;
+mod traces;
 mod waiting;
+mod workers;

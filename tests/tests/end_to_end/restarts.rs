@@ -1,5 +1,6 @@
 //! Processes that die: whatever is killed, every saga ends once and the ledger balances.
 
+use crate::node::{Node, pull_config};
 use anyhow::ensure;
 use dirigent_contracts::{api::StartRequest, outcome::SagaStatus, subject};
 use dirigent_tests::{
@@ -12,7 +13,6 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     path::Path,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -26,33 +26,6 @@ States:
   B: { Type: Task, Resource: 'task:do-b', Compensate: { Resource: 'task:undo-b' }, Next: C }
   C: { Type: Task, Resource: 'task:do-c', End: true }
 ";
-
-/// A process that is killed when the test ends, however it ends.
-struct Node(Child);
-
-impl Node {
-    fn start(role: &str, name: &str, url: &str) -> anyhow::Result<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
-        command
-            .args([role, name, url])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        Ok(Self(command.stderr(Stdio::null()).spawn()?))
-    }
-
-    fn kill(&mut self) -> anyhow::Result<()> {
-        self.0.kill()?;
-        self.0.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // If it cannot be killed it is gone already.
-        let _ = self.kill();
-    }
-}
 
 /// Starts sagas, every third of which is refused at its last step.
 async fn begin(stage: &Stage, keys: std::ops::Range<usize>) -> anyhow::Result<()> {
@@ -208,21 +181,6 @@ async fn a_killed_worker_is_replaced_by_another() -> anyhow::Result<()> {
     let _worker = Node::start("worker", &ledger.to_string_lossy(), &stage.nats.url())?;
     let ended = outcomes(&stage, 1).await?;
     check(&ended, &ledger)
-}
-
-fn pull_config(
-    config: async_nats::jetstream::consumer::Config,
-) -> async_nats::jetstream::consumer::pull::Config {
-    async_nats::jetstream::consumer::pull::Config {
-        durable_name: config.durable_name,
-        filter_subject: config.filter_subject,
-        ack_policy: config.ack_policy,
-        ack_wait: config.ack_wait,
-        max_deliver: config.max_deliver,
-        max_ack_pending: config.max_ack_pending,
-        max_waiting: config.max_waiting,
-        ..Default::default()
-    }
 }
 
 #[tokio::test]

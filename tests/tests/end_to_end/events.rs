@@ -1,0 +1,118 @@
+//! Events at the door: every form of them, filters, and what cannot be understood.
+
+use async_nats::{HeaderMap, jetstream};
+use dirigent_contracts::api::{DeadLettersAnswer, DeadLettersRequest, ReplayRequest};
+use dirigent_tests::stage::{PATIENCE, Stage};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+const BIG_ORDERS: &str = "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+Triggers:
+  - Event: com.example.order.placed
+    Subject: shop.orders
+    Key: '{% $event.data.order %}'
+    Filter: '{% $event.data.total > 100 %}'
+    Input: { order: '{% $event.data.order %}', from: '{% $event.source %}' }
+StartAt: Look
+States:
+  Look: { Type: Pass, End: true }
+";
+
+async fn publish(stage: &Stage, headers: &[(&str, &str)], body: &str) -> anyhow::Result<()> {
+    let all: HeaderMap = headers
+        .iter()
+        .map(|(name, value)| Ok((name.parse()?, value.parse::<async_nats::HeaderValue>()?)))
+        .collect::<anyhow::Result<_>>()?;
+    jetstream::new(stage.client.clone())
+        .publish_with_headers("shop.orders", all, body.to_owned().into())
+        .await?
+        .await?;
+    Ok(())
+}
+
+async fn letters(stage: &Stage, count: u64) -> anyhow::Result<DeadLettersAnswer> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let answer = stage.request(&DeadLettersRequest::default()).await?;
+        if answer.total == count {
+            return Ok(answer);
+        }
+        anyhow::ensure!(Instant::now() < until, "the dead letters are {answer:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn cloudevents_are_understood_in_both_modes_and_filtered() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    stage.deploy("big-orders", BIG_ORDERS).await?;
+    let structured = json!({
+        "specversion": "1.0", "id": "e-1", "type": "com.example.order.placed", "source": "/till",
+        "data": {"order": "o-1", "total": 900},
+    });
+    let media_type = ("content-type", "application/cloudevents+json");
+    publish(&stage, &[media_type], &structured.to_string()).await?;
+    let binary = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "e-2"),
+        ("ce-type", "com.example.order.placed"),
+        ("ce-source", "/web"),
+    ];
+    publish(&stage, &binary, r#"{"order":"o-2","total":101}"#).await?;
+    let first = stage.ended("big-orders", "o-1").await?;
+    assert_eq!(first.output, Some(json!({"order": "o-1", "from": "/till"})));
+    let second = stage.ended("big-orders", "o-2").await?;
+    assert_eq!(second.output, Some(json!({"order": "o-2", "from": "/web"})));
+    // A small one is nobody's: the filter has looked at it and does not want it.
+    let small = [binary[0], ("ce-id", "e-3"), binary[2], binary[3]];
+    publish(&stage, &small, r#"{"order":"o-3","total":7}"#).await?;
+    // The same event once more, under its own id, starts nothing.
+    publish(&stage, &binary, r#"{"order":"o-4","total":101}"#).await?;
+    let last = [binary[0], ("ce-id", "e-5"), binary[2], binary[3]];
+    publish(&stage, &last, r#"{"order":"o-5","total":500}"#).await?;
+    stage.ended("big-orders", "o-5").await?;
+    assert!(stage.describe("big-orders", "o-3").await.is_err());
+    letters(&stage, 0).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_fits_no_rule_is_kept_and_can_be_replayed() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    let document = |key: &str| {
+        format!(
+            "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+Triggers:
+  - Event: shop.orders
+    Key: '{{% {key} %}}'
+StartAt: Look
+States:
+  Look: {{ Type: Pass, End: true }}
+"
+        )
+    };
+    stage
+        .deploy("orders", &document("$event.data.order"))
+        .await?;
+    publish(&stage, &[], r#"{"number":"o-1"}"#).await?;
+    publish(&stage, &[], "not json").await?;
+    let kept = letters(&stage, 2).await?.letters;
+    let reasons: Vec<&str> = kept.iter().map(|letter| letter.reason.as_str()).collect();
+    assert!(reasons[0].contains("not JSON"), "{reasons:?}");
+    assert!(reasons[1].contains("orders"), "{reasons:?}");
+    assert_eq!(kept[1].subject, "shop.orders");
+    assert_eq!(kept[1].body, r#"{"number":"o-1"}"#);
+    // The definition learns of the other spelling, and the operator replays what was kept.
+    stage
+        .deploy("orders", &document("$event.data.number"))
+        .await?;
+    let number = kept[1].number;
+    stage.request(&ReplayRequest { number }).await?;
+    stage.ended("orders", "o-1").await?;
+    letters(&stage, 1).await?;
+    Ok(())
+}
