@@ -15,10 +15,13 @@ use prost::Message as _;
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::net::TcpListener;
+
+/// The saga, the attempts at A, B and A's undoing, and what the worker did in each.
+const SPANS: usize = 7;
 
 /// Service name and span, in the order of arrival.
 type Received = Arc<Mutex<Vec<(String, Span)>>>;
@@ -41,6 +44,7 @@ async fn backend() -> anyhow::Result<(String, Received)> {
     Ok((address, received))
 }
 
+#[expect(clippy::unwrap_used, reason = "what cannot be read fails the test")]
 async fn receive(
     kept: Received,
     request: Request<Incoming>,
@@ -98,11 +102,12 @@ States:
         .await?;
     stage.ended("traced", "k-1").await?;
 
-    // The saga, the attempts at A, B and A's undoing, and what the worker did in each.
-    const SPANS: usize = 7;
     let until = Instant::now() + PATIENCE;
     let spans = loop {
-        let spans = received.lock().unwrap().clone();
+        let spans = received
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if spans.len() >= SPANS {
             break spans;
         }

@@ -1,0 +1,161 @@
+//! The binary as people and scripts run it: what it prints, and the exit codes.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop")]
+
+use dirigent_tests::{nats::find_binary, stage::Stage};
+use serde_json::Value;
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+const GREETING: &str = "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+StartAt: Greet
+States:
+  Greet: { Type: Pass, Output: { hello: '{% $states.input.name %}' }, End: true }
+";
+
+const REFUSAL: &str = "
+Extensions: [saga/1]
+StartAt: Refuse
+States:
+  Refuse: { Type: Fail, Error: Refused, Cause: on purpose }
+";
+
+/// A person at a terminal without colours.
+struct Person<'a> {
+    directory: &'a Path,
+    url: String,
+}
+
+impl Person<'_> {
+    async fn types(&self, line: &str) -> Said {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dirigent"));
+        command
+            .args(line.split_whitespace())
+            .current_dir(self.directory)
+            .env("NATS_URL", &self.url)
+            .env("NO_COLOR", "1");
+        let output = tokio::task::spawn_blocking(move || command.output()).await;
+        Said::from(output.unwrap().unwrap())
+    }
+}
+
+/// What a command said.
+#[derive(Debug)]
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_definition_is_checked_deployed_started_and_watched() {
+    let stage = Stage::start().await.unwrap();
+    let directory = stage.nats.directory();
+    std::fs::write(directory.join("greeting.yaml"), GREETING).unwrap();
+    std::fs::write(directory.join("refusal.yaml"), REFUSAL).unwrap();
+    std::fs::write(directory.join("input.json"), r#"{"name": "Anna"}"#).unwrap();
+    let person = Person {
+        directory,
+        url: stage.nats.url(),
+    };
+    let said = person.types("check greeting.yaml refusal.yaml").await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let said = person.types("deploy greeting.yaml refusal.yaml").await;
+    assert!(
+        said.out.starts_with("greeting deployed version "),
+        "{said:?}"
+    );
+    let said = person
+        .types("run greeting --key g-1 --input @input.json -o json")
+        .await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let saga: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(saga["output"]["hello"], "Anna");
+    let said = person.types("run refusal --key r-1").await;
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.out.contains("Refused: on purpose"), "{said:?}");
+    let said = person
+        .types("start greeting --key g-1 --input @input.json")
+        .await;
+    assert_eq!(said.code, 5, "{said:?}");
+    assert!(said.out.contains("started before"), "{said:?}");
+    let said = person.types("history greeting g-1").await;
+    assert!(said.out.contains("■ succeeded"), "{said:?}");
+    assert!(!said.out.contains('\x1b'), "colours: {said:?}");
+    let said = person.types("list --status failed").await;
+    assert!(said.out.contains("refusal/r-1"), "{said:?}");
+    assert!(!said.out.contains("greeting/g-1"), "{said:?}");
+    let said = person.types("definitions").await;
+    assert!(
+        said.out.contains("greeting") && said.out.contains("refusal"),
+        "{said:?}"
+    );
+    let said = person.types("status").await;
+    assert!(said.out.contains("nats-server"), "{said:?}");
+}
+
+#[tokio::test]
+async fn what_goes_wrong_is_told_by_the_exit_code_and_by_advice() {
+    let stage = Stage::start().await.unwrap();
+    let directory = stage.nats.directory();
+    std::fs::write(directory.join("broken.yaml"), "StartAt: A\nStates: {}\n").unwrap();
+    let person = Person {
+        directory,
+        url: stage.nats.url(),
+    };
+    for (line, code, advice) in [
+        ("check broken.yaml", 1, "broken.yaml:1:10"),
+        ("deploy broken.yaml", 1, "nothing was deployed"),
+        ("check missing.yaml", 2, "missing.yaml"),
+        ("start nothing --input {", 2, "quotes of its own"),
+        ("start nothing", 4, "nothing"),
+        ("describe nothing k", 4, "nothing/k"),
+        ("retry nothing k", 4, "nothing/k"),
+        ("dead-letters replay 7", 4, "7"),
+        ("describe", 2, "Usage"),
+    ] {
+        let said = person.types(line).await;
+        assert_eq!(said.code, code, "{line}: {said:?}");
+        assert!(said.err.contains(advice), "{line}: {said:?}");
+    }
+    let alone = Person {
+        directory,
+        url: "nats://127.0.0.1:1".to_owned(),
+    };
+    let said = alone.types("list").await;
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.err.contains("dirigent dev"), "{said:?}");
+}
+
+#[tokio::test]
+async fn the_demo_plays_from_nothing_to_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let person = Person {
+        directory: directory.path(),
+        url: String::new(),
+    };
+    let server = find_binary().unwrap();
+    let line = format!("dev --demo --nats-server {}", server.display());
+    // Twice: the second finds what the first has left.
+    for _ in 0..2 {
+        let said = person.types(&line).await;
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(said.out.matches("■ succeeded").count(), 2, "{said:?}");
+        assert_eq!(said.out.matches("■ compensated").count(), 2, "{said:?}");
+        assert!(said.out.contains("CardDeclined"), "{said:?}");
+    }
+}
