@@ -36,6 +36,8 @@ pub(crate) enum Trouble {
     NoName { path: PathBuf, reason: String },
     #[error("{0} cannot be deployed")]
     NotDeployable(String),
+    #[error("no stream keeps an event on {subject}: {reason}")]
+    NotKept { subject: String, reason: String },
     #[error("{saga} is still {status} after {waited}")]
     TimedOut {
         saga: String,
@@ -70,6 +72,7 @@ impl Trouble {
             | Self::NoCoordinator { .. }
             | Self::NoAnswer { .. }
             | Self::StrangeAnswer { .. } => Exit::Unreachable,
+            Self::NotKept { .. } => Exit::NotFound,
             Self::Refused { code, .. } => match code {
                 ErrorCode::NotFound => Exit::NotFound,
                 ErrorCode::Conflict => Exit::Conflict,
@@ -116,6 +119,11 @@ impl Trouble {
             } => "nothing was changed; try again in a moment".into(),
             Self::NotJson { .. } => {
                 "a text needs quotes of its own: '\"anna\"'; @FILE reads a file, - reads stdin"
+                    .into()
+            }
+            Self::NotKept { .. } => {
+                "deploy a definition with a trigger for this subject first: `dirigent definitions` \
+                 lists those that there are"
                     .into()
             }
             Self::NoName { .. } => "say one with --name".into(),

@@ -12,6 +12,7 @@ use std::{
 const GREETING: &str = "
 Extensions: [saga/1]
 QueryLanguage: JSONata
+Triggers: [{ Event: visitors.arrived, Key: '{% $event.data.name %}' }]
 StartAt: Greet
 States:
   Greet: { Type: Pass, Output: { hello: '{% $states.input.name %}' }, End: true }
@@ -99,6 +100,11 @@ async fn a_definition_is_checked_deployed_started_and_watched() {
     let said = person.types("list --status failed").await;
     assert!(said.out.contains("refusal/r-1"), "{said:?}");
     assert!(!said.out.contains("greeting/g-1"), "{said:?}");
+    let said = person
+        .types(r#"publish visitors.arrived {"name":"Bea"} --id e-1"#)
+        .await;
+    assert!(said.out.starts_with("kept by DIRIGENT_INBOX"), "{said:?}");
+    stage.ended("greeting", "Bea").await.unwrap();
     let said = person.types("definitions").await;
     assert!(
         said.out.contains("greeting") && said.out.contains("refusal"),
@@ -126,6 +132,7 @@ async fn what_goes_wrong_is_told_by_the_exit_code_and_by_advice() {
         ("describe nothing k", 4, "nothing/k"),
         ("retry nothing k", 4, "nothing/k"),
         ("dead-letters replay 7", 4, "7"),
+        ("publish nobody.listens {}", 4, "trigger"),
         ("describe", 2, "Usage"),
     ] {
         let said = person.types(line).await;

@@ -6,8 +6,10 @@
 //! of the states are written behind.
 //!
 //! * [`engine`] and [`expression`] decide, and touch nothing: no clock, no randomness, no I/O.
-//! * `partition` does: it is the only place where decisions meet the broker. * `broker` speaks
-//!   `JetStream`. * `router` turns trigger events into starts. * [`api`] answers requests.
+//! * `partition` does: it is the only place where decisions meet the broker.
+//! * [`broker`] speaks `JetStream`.
+//! * `router` turns trigger events into starts.
+//! * [`api`] answers requests.
 //!
 //! Invariants: an effect is never acted on before its cause is stored; an effect is never skipped;
 //! everything may be delivered twice; a saga's fold looks at nothing but its own entries.

@@ -21,7 +21,8 @@ pub(super) const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Sagas",
         &[
-            "start", "run", "list", "describe", "history", "signal", "callback", "cancel", "retry",
+            "start", "run", "list", "describe", "history", "publish", "signal", "callback",
+            "cancel", "retry",
         ],
     ),
     ("Operation", &["status", "dead-letters", "completions"]),

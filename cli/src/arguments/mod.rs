@@ -10,8 +10,8 @@ mod service;
 pub(crate) use help::command;
 pub(crate) use operator::{
     CallbackArguments, CancelArguments, CheckArguments, DeadLettersArguments, DeadLettersCommand,
-    DefinitionArguments, DeployArguments, ListArguments, RetryArguments, RunArguments,
-    SagaArguments, SignalArguments, StartArguments,
+    DefinitionArguments, DeployArguments, ListArguments, PublishArguments, RetryArguments,
+    RunArguments, SagaArguments, SignalArguments, StartArguments,
 };
 pub(crate) use service::{CoordinatorArguments, DevArguments};
 
@@ -165,6 +165,8 @@ pub(crate) enum Command {
     Describe(SagaArguments),
     /// Tell what happened to a saga, as a timeline
     History(SagaArguments),
+    /// Publish an event, as a service would: what it triggers starts
+    Publish(PublishArguments),
     /// Send an event to a saga
     Signal(SignalArguments),
     /// Complete a step that waits for a token

@@ -105,6 +105,18 @@ impl SagaArguments {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(crate) struct PublishArguments {
+    /// The subject on which definitions listen
+    pub(crate) subject: String,
+    /// The event: JSON, @FILE, or - for stdin
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) event: Json,
+    /// Identity of the event: the same one is taken only once
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct SignalArguments {
     /// The definition that the saga runs
     pub(crate) name: DefinitionName,

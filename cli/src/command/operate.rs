@@ -3,7 +3,8 @@
 use super::{check::name_of, show, wait};
 use crate::{
     arguments::{
-        Command, DeadLettersCommand, DeployArguments, SagaArguments, StartArguments, ViewArguments,
+        Command, DeadLettersCommand, DeployArguments, PublishArguments, SagaArguments,
+        StartArguments, ViewArguments,
     },
     connection::Connection,
     exit::Exit,
@@ -11,6 +12,7 @@ use crate::{
     render,
     trouble::Trouble,
 };
+use async_nats::jetstream::{self, context::PublishError, message::PublishMessage};
 use dirigent_contracts::{
     api::{
         CallbackRequest, CancelRequest, DeadLettersRequest, DefinitionRequest, DefinitionsRequest,
@@ -84,6 +86,7 @@ pub(super) async fn operate(
                 .await?;
             show(view, &answer, || render::timeline(&answer.events))
         }
+        Command::Publish(arguments) => publish(connection, arguments).await,
         Command::Signal(arguments) => {
             let saga = SagaAddress {
                 definition: arguments.name,
@@ -185,6 +188,34 @@ async fn deploy(
         let answer = connection.ask(&request).await?;
         show(view, &answer, || render::deployed(&answer))?;
     }
+    Ok(Exit::Done)
+}
+
+/// Waits for the acknowledgement of the stream that keeps the event: one that no stream keeps would
+/// be lost, so that is an error.
+async fn publish(connection: &Connection, arguments: PublishArguments) -> Result<Exit, Trouble> {
+    let body = arguments.event.read()?.to_string();
+    let mut message = PublishMessage::build().payload(body.into());
+    if let Some(id) = arguments.id {
+        message = message.message_id(id);
+    }
+    let subject = arguments.subject;
+    let context = jetstream::new(connection.client.clone());
+    let not_kept = |error: PublishError| Trouble::NotKept {
+        subject: subject.clone(),
+        reason: error.to_string(),
+    };
+    let sent = context.send_publish(subject.clone(), message).await;
+    let kept = sent.map_err(not_kept)?.await.map_err(not_kept)?;
+    let again = if kept.duplicate {
+        ", for the second time"
+    } else {
+        ""
+    };
+    render::print(&format!(
+        "kept by {} as number {}{again}\n",
+        kept.stream, kept.sequence
+    ))?;
     Ok(Exit::Done)
 }
 

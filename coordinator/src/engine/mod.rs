@@ -1,6 +1,6 @@
 //! The engine: a pure fold over a saga's journal entries.
 //!
-//! [`fold`](fold::fold) takes the state of one saga, its [`Program`] and one [`Record`], and gives
+//! [`fold()`](fold::fold) takes the state of one saga, its [`Program`] and one [`Record`], and gives
 //! the next state and the [`Effects`]: what the world is to do. It knows no clock, no randomness and
 //! no I/O; "now" is the entry's time, and randomness is seeded from the saga and the entry. So the
 //! same entries give the same state and the same effects, whoever folds them and however often, and
@@ -8,11 +8,16 @@
 //!
 //! A map of the files:
 //!
-//! * [`program`]: a definition compiled. * [`saga`]: the state. * [`effect`]: what is asked for.
-//! * [`fold`]: one entry is taken in. * `turn`: the work that it causes, until all waits again.
-//! * `transition`: entering, finishing, failing and leaving a state. * `attempt`: steps and answers.
-//! * `branching`: Parallel and Map. * `undo`, `compensation`: the stack of what there is to undo,
-//!   and undoing it. * `evaluation`, `comparison`: data in and out, and tests on it.
+//! * [`program`]: a definition compiled.
+//! * [`saga`]: the state.
+//! * [`effect`]: what is asked for.
+//! * [`mod@fold`]: one entry is taken in.
+//! * `turn`: the work that it causes, until all waits again.
+//! * `transition`: entering, finishing, failing and leaving a state.
+//! * `attempt`: steps and answers.
+//! * `branching`: Parallel and Map.
+//! * `undo`, `compensation`: the stack of what there is to undo, and undoing it.
+//! * `evaluation`, `comparison`: data in and out, and tests on it.
 //! * [`description`]: a saga's state in words.
 
 mod attempt;

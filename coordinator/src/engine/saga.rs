@@ -1,7 +1,7 @@
 //! The state of one saga: what its snapshot holds, and what the fold changes.
 //!
 //! A saga is a tree of scopes: the saga itself, each branch of a Parallel, each iteration of a Map.
-//! Every scope is in exactly one state, which either waits for something (an [`Activity`]) or is
+//! Every scope is in exactly one state, which either waits for something (an `Activity`) or is
 //! being left within the same fold. Invariants: whatever waits has a deadline; `pending` names
 //! exactly the steps that somebody may still answer; a saga that has ended holds nothing.
 
