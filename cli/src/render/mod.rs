@@ -1,6 +1,6 @@
 //! What people see: answers as tables and timelines, mistakes with their place, on stdout or stderr.
 //!
-//! Everything here is a text with colours; only [`print`] and its two siblings write, and leave the
+//! Everything here is a text with colours; only [`print()`] and its two siblings write, and leave the
 //! colours out where they are not wanted.
 
 mod definition;
