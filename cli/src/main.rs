@@ -1,10 +1,12 @@
 //! `dirigent`: one binary for the developer, the operator, and the coordinator itself.
 
 mod arguments;
+mod bench;
 mod command;
 mod connection;
 mod exit;
 mod input;
+mod local_broker;
 mod render;
 mod trouble;
 

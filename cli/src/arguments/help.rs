@@ -25,7 +25,10 @@ pub(super) const GROUPS: [(&str, &[&str]); 4] = [
             "cancel", "retry",
         ],
     ),
-    ("Operation", &["status", "dead-letters", "completions"]),
+    (
+        "Operation",
+        &["status", "dead-letters", "completions", "bench"],
+    ),
 ];
 
 const EXAMPLES: [(&str, &str); 4] = [

@@ -13,7 +13,9 @@ pub(crate) use operator::{
     DefinitionArguments, DeployArguments, ListArguments, PublishArguments, RetryArguments,
     RunArguments, SagaArguments, SignalArguments, StartArguments,
 };
-pub(crate) use service::{CoordinatorArguments, DevArguments};
+pub(crate) use service::{
+    BenchArguments, BenchWorkerArguments, CoordinatorArguments, DevArguments,
+};
 
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -147,6 +149,11 @@ pub(crate) enum Command {
     Dev(DevArguments),
     /// Run a coordinator until it is told to stop
     Coordinator(CoordinatorArguments),
+    /// Measure sagas per second, latency and CPU time, on a broker of its own
+    Bench(BenchArguments),
+    /// The worker process of `bench`
+    #[command(hide = true)]
+    BenchWorker(BenchWorkerArguments),
     /// Check definitions, and report every mistake with its place
     Check(CheckArguments),
     /// Deploy definitions

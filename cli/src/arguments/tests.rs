@@ -26,6 +26,7 @@ fn every_command_stands_in_one_group_of_the_help() {
     let command = command();
     let mut known: Vec<&str> = command
         .get_subcommands()
+        .filter(|command| !command.is_hide_set())
         .map(clap::Command::get_name)
         .collect();
     grouped.sort_unstable();

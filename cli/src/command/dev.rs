@@ -2,23 +2,23 @@
 //!
 //! The broker is a child process, and the only one; it ends with this one.
 
-use crate::{arguments::DevArguments, exit::Exit, render, trouble::Trouble};
-use async_nats::{Client, ConnectOptions};
+use crate::{
+    arguments::DevArguments, exit::Exit, local_broker::LocalBroker, render, trouble::Trouble,
+};
+use async_nats::Client;
 use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
+    path::Path,
+    time::Duration,
 };
-use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long the broker may take until it answers.
-const START_TIME: Duration = Duration::from_secs(20);
 /// How long a saga of the demo may take.
 const DEMO_TIME: Duration = Duration::from_secs(30);
 /// The port, if it is free and no other is said.
-const PORT: u16 = 4222;
+const PREFERRED_PORT: u16 = 4222;
 
 pub(super) async fn dev(arguments: &DevArguments) -> Result<Exit, Trouble> {
     let directory = &arguments.data_dir;
@@ -28,13 +28,19 @@ pub(super) async fn dev(arguments: &DevArguments) -> Result<Exit, Trouble> {
     })?;
     // Held until the process ends: two brokers in one directory would destroy it.
     let _lock = lock(directory)?;
-    let (mut broker, port) = start_broker(arguments)?;
-    let url = format!("nats://127.0.0.1:{port}");
-    let client = connect(&url, &mut broker, directory.join("nats-server.log")).await?;
+    let mut broker = LocalBroker::start(
+        directory,
+        arguments.nats_server.as_deref(),
+        arguments.port,
+        &[PREFERRED_PORT],
+    )?;
+    let (client, url) = (broker.connect().await?, broker.url());
     let not_started = |reason: String| Trouble::NotStarted {
         what: "the coordinator",
         reason,
     };
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|error| not_started(error.to_string()))?;
     let telemetry = Telemetry::from_environment("dirigent-dev")
         .map_err(|error| not_started(error.to_string()))?;
     let settings = Settings {
@@ -69,11 +75,8 @@ pub(super) async fn dev(arguments: &DevArguments) -> Result<Exit, Trouble> {
             how = coordinator.failed() => {
                 Err(Trouble::Ended { what: "the coordinator", how, log: None })
             }
-            ended = broker.wait() => Err(Trouble::Ended {
-                what: "nats-server",
-                how: ended.map_or_else(|error| error.to_string(), |status| status.to_string()),
-                log: Some(directory.join("nats-server.log")),
-            }),
+            trouble = broker.ended() => Err(trouble),
+            _ = terminate.recv() => Ok(Exit::Done),
             _ = tokio::signal::ctrl_c() => Ok(Exit::Done),
         }
     };
@@ -84,7 +87,7 @@ pub(super) async fn dev(arguments: &DevArguments) -> Result<Exit, Trouble> {
     coordinator.stop().await;
     telemetry.shutdown().await;
     // Everything is saved: the broker has nothing to lose any more.
-    let _ = broker.kill().await;
+    broker.stop().await;
     result
 }
 
@@ -96,85 +99,6 @@ fn lock(directory: &Path) -> Result<File, Trouble> {
         Err(_) => Err(Trouble::DirectoryInUse {
             path: directory.to_owned(),
         }),
-    }
-}
-
-fn start_broker(arguments: &DevArguments) -> Result<(Child, u16), Trouble> {
-    let binary = match &arguments.nats_server {
-        Some(path) => path.clone(),
-        None => find_binary()?,
-    };
-    let port = match arguments.port {
-        Some(port) if !is_free(port) => return Err(Trouble::PortTaken { port }),
-        Some(port) => port,
-        None if is_free(PORT) => PORT,
-        None => any_port()?,
-    };
-    let log = arguments.data_dir.join("nats-server.log");
-    let file = File::create(&log).map_err(|source| Trouble::File { path: log, source })?;
-    let errors = file.try_clone().map_err(Trouble::Write)?;
-    let child = Command::new(&binary)
-        .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
-        .arg(arguments.data_dir.join("nats"))
-        .stdin(std::process::Stdio::null())
-        .stdout(file)
-        .stderr(errors)
-        // Ctrl-C goes to the whole group: the broker must outlive the coordinator.
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| Trouble::NotStarted {
-            what: "nats-server",
-            reason: error.to_string(),
-        })?;
-    Ok((child, port))
-}
-
-fn find_binary() -> Result<PathBuf, Trouble> {
-    let searched = std::env::var_os("PATH").unwrap_or_default();
-    std::iter::once(PathBuf::from(".venv/bin"))
-        .chain(std::env::split_paths(&searched))
-        .map(|place| place.join("nats-server"))
-        .find(|path| path.is_file())
-        .ok_or_else(|| Trouble::NoServer {
-            searched: "PATH, .venv/bin".to_owned(),
-        })
-}
-
-fn is_free(port: u16) -> bool {
-    std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
-}
-
-fn any_port() -> Result<u16, Trouble> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(Trouble::Write)?;
-    Ok(listener.local_addr().map_err(Trouble::Write)?.port())
-}
-
-async fn connect(url: &str, broker: &mut Child, log: PathBuf) -> Result<Client, Trouble> {
-    let began = Instant::now();
-    loop {
-        let options = ConnectOptions::new()
-            .name("dirigent dev")
-            .max_reconnects(None);
-        match options.connect(url).await {
-            Ok(client) => return Ok(client),
-            Err(error) if began.elapsed() > START_TIME => {
-                return Err(Trouble::NoBroker {
-                    url: url.to_owned(),
-                    reason: error.to_string(),
-                });
-            }
-            Err(_) => {}
-        }
-        if let Ok(Some(status)) = broker.try_wait() {
-            let how = status.to_string();
-            return Err(Trouble::Ended {
-                what: "nats-server",
-                how,
-                log: Some(log),
-            });
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

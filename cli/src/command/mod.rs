@@ -24,6 +24,13 @@ pub(crate) async fn perform(
 ) -> Result<Exit, Trouble> {
     match command {
         Command::Dev(arguments) => dev::dev(&arguments).await,
+        Command::Bench(arguments) => {
+            crate::bench::bench(&arguments, view.output == Output::Json).await
+        }
+        Command::BenchWorker(arguments) => {
+            let connection = Connection::open(broker, "bench-worker").await?;
+            crate::bench::work(connection, arguments.concurrency).await
+        }
         Command::Coordinator(arguments) => {
             let connection = Connection::open(broker, "coordinator").await?;
             service::coordinator(connection, &arguments).await
