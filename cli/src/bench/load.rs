@@ -75,7 +75,9 @@ impl Load<'_> {
                     let mut under_way = under_way.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Some((since, _place)) = under_way.remove(&address.key) {
                         left -= 1;
-                        latencies.saturating_record(micros(since.elapsed()));
+                        latencies
+                            .record(micros(since.elapsed()))
+                            .map_err(|error| broken(error.to_string()))?;
                     }
                 }
                 Ok(latencies)
