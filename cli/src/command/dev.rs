@@ -141,7 +141,10 @@ fn welcome(url: &str, arguments: &DevArguments) -> String {
              \x20 dirigent{server} list\n"
         );
     }
-    text + "\nCtrl-C stops everything.\n\n"
+    if !arguments.demo {
+        text += "\nCtrl-C stops everything.\n\n";
+    }
+    text
 }
 
 /// Publishes trigger events, waits for what they start, and tells how it went.

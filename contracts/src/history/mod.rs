@@ -4,6 +4,8 @@
 //! it cannot disagree with what the engine did. Traces, timelines and projections into other forms
 //! are all made from this one stream.
 
+pub mod asl;
+
 use crate::{
     id::{CommandId, DefinitionDigest, JournalSeq, RunId, SagaAddress, TaskName},
     journal::{Parent, Trigger},
