@@ -71,7 +71,9 @@ struct Projection {
     services: BTreeMap<CommandId, Service>,
     /// Scopes whose events are told elsewhere.
     hidden: BTreeSet<u32>,
+    /// Distributed Maps that are under way, and those of them whose run has begun.
     distributed: BTreeSet<String>,
+    runs: BTreeSet<String>,
 }
 
 impl Projection {
@@ -83,6 +85,9 @@ impl Projection {
                 state, iteration, ..
             } if self.hidden.contains(&event.scope) || self.distributed.contains(state) => {
                 self.hidden.insert(*iteration);
+                if !self.hidden.contains(&event.scope) {
+                    self.start_run(state, at);
+                }
                 return;
             }
             H::ParallelStarted { scopes, .. } if self.hidden.contains(&event.scope) => {
@@ -92,27 +97,24 @@ impl Projection {
             _ if self.hidden.contains(&event.scope) => return,
             _ => {}
         }
-        let mut say = |kind: String, state: Option<&String>| {
-            self.events.push(AslEvent {
-                timestamp: at,
-                kind,
-                state: state.cloned(),
-            });
-        };
         match &event.what {
-            H::SagaStarted { .. } => say("ExecutionStarted".into(), None),
-            H::StateEntered { state, kind, .. } => say(format!("{kind}StateEntered"), Some(state)),
-            H::StateExited { state, kind, .. } => say(format!("{kind}StateExited"), Some(state)),
+            H::SagaStarted { .. } => self.say("ExecutionStarted", None, at),
+            H::StateEntered { state, kind, .. } => {
+                self.say(&format!("{kind}StateEntered"), Some(state), at);
+            }
+            H::StateExited { state, kind, .. } => {
+                self.say(&format!("{kind}StateExited"), Some(state), at);
+            }
             H::StateAborted { state, kind } => {
                 // The state is not named there.
                 let _ = state;
-                say(format!("{kind}StateAborted"), None);
+                self.say(&format!("{kind}StateAborted"), None, at);
             }
             // Only JSONata has a word for it.
             H::EvaluationFailed { failure, .. }
                 if failure.error == error_name::QUERY_EVALUATION_ERROR =>
             {
-                say("EvaluationFailed".into(), None);
+                self.say("EvaluationFailed", None, at);
             }
             H::TaskScheduled {
                 command,
@@ -121,48 +123,46 @@ impl Projection {
                 ..
             } => {
                 let service = Service::of(resource);
-                say(format!("{}Scheduled", service.prefix()), None);
-                say(format!("{}Started", service.prefix()), None);
+                self.say(&format!("{}Scheduled", service.prefix()), None, at);
+                self.say(&format!("{}Started", service.prefix()), None, at);
                 if service == (Service::Other { is_job: true }) {
-                    say("TaskSubmitted".into(), None);
+                    self.say("TaskSubmitted", None, at);
                 }
                 self.services.insert(*command, service);
             }
-            H::TaskSubmitted { .. } => say("TaskSubmitted".into(), None),
+            H::TaskSubmitted { .. } => self.say("TaskSubmitted", None, at),
             H::TaskSucceeded { command, .. } => self.answered(*command, "Succeeded", at),
             H::TaskFailed { command, .. } => self.answered(*command, "Failed", at),
             H::TaskTimedOut { command, .. } => self.answered(*command, "TimedOut", at),
-            H::ParallelStarted { .. } => say("ParallelStateStarted".into(), None),
+            H::ParallelStarted { .. } => self.say("ParallelStateStarted", None, at),
             H::MapStarted {
                 state, distributed, ..
             } => {
-                say("MapStateStarted".into(), None);
+                self.say("MapStateStarted", None, at);
                 if *distributed {
-                    say("MapRunStarted".into(), None);
                     self.distributed.insert(state.clone());
                 }
             }
-            H::IterationStarted { state, .. } => say("MapIterationStarted".into(), Some(state)),
+            H::IterationStarted { state, .. } => self.say("MapIterationStarted", Some(state), at),
             H::IterationSucceeded { state, .. } if !self.distributed.contains(state) => {
-                say("MapIterationSucceeded".into(), Some(state));
+                self.say("MapIterationSucceeded", Some(state), at);
             }
             H::IterationFailed { state, .. } if !self.distributed.contains(state) => {
-                say("MapIterationFailed".into(), Some(state));
+                self.say("MapIterationFailed", Some(state), at);
             }
             H::IterationAborted { state, .. } if !self.distributed.contains(state) => {
-                say("MapIterationAborted".into(), Some(state));
+                self.say("MapIterationAborted", Some(state), at);
             }
             H::MapSucceeded { state } => {
-                if self.distributed.remove(state) {
-                    say("MapRunSucceeded".into(), None);
-                }
-                say("MapStateSucceeded".into(), None);
+                self.end_run(state, "MapRunSucceeded", at);
+                self.say("MapStateSucceeded", None, at);
             }
             H::MapFailed { state, .. } => {
-                if self.distributed.remove(state) {
-                    say("MapRunFailed".into(), None);
+                if self.runs.contains(state) {
+                    self.end_run(state, "MapRunFailed", at);
                 }
-                say("MapStateFailed".into(), None);
+                self.distributed.remove(state);
+                self.say("MapStateFailed", None, at);
             }
             H::SagaEnded { outcome } => {
                 let kind = match outcome.status {
@@ -170,20 +170,40 @@ impl Projection {
                     SagaStatus::Canceled => "ExecutionAborted",
                     _ => "ExecutionFailed",
                 };
-                say(kind.into(), None);
+                self.say(kind, None, at);
             }
             _ => {}
+        }
+    }
+
+    fn say(&mut self, kind: &str, state: Option<&String>, at: Timestamp) {
+        self.events.push(AslEvent {
+            timestamp: at,
+            kind: kind.to_owned(),
+            state: state.cloned(),
+        });
+    }
+
+    /// The run of a distributed Map begins with its first iteration.
+    fn start_run(&mut self, state: &str, at: Timestamp) {
+        if self.runs.insert(state.to_owned()) {
+            self.say("MapRunStarted", None, at);
+        }
+    }
+
+    fn end_run(&mut self, state: &str, how: &str, at: Timestamp) {
+        if self.distributed.remove(state) {
+            // One without any iteration has begun all the same.
+            self.start_run(state, at);
+            self.runs.remove(state);
+            self.say(how, None, at);
         }
     }
 
     fn answered(&mut self, command: CommandId, how: &str, at: Timestamp) {
         // Undoing is not told, so neither is its answer.
         if let Some(service) = self.services.remove(&command) {
-            self.events.push(AslEvent {
-                timestamp: at,
-                kind: format!("{}{how}", service.prefix()),
-                state: None,
-            });
+            self.say(&format!("{}{how}", service.prefix()), None, at);
         }
     }
 }

@@ -55,8 +55,13 @@ impl<'a> Turn<'a> {
             } => Some(self.token(task, command)),
             _ => None,
         };
+        // A job knows its token too, though nobody waits for a callback.
+        let token_of_job = match &task.action {
+            Action::Task { task: name, .. } if task.is_job => Some(self.token(name, command)),
+            _ => None,
+        };
         let subject = Subject {
-            token: token.as_deref(),
+            token: token.as_deref().or(token_of_job.as_deref()),
             ..Subject::default()
         };
         let input = self.effective_input(number, state)?;

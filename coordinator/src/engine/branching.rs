@@ -13,6 +13,9 @@ use dirigent_contracts::{
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
 
+const TOLERATED_COUNT: &str = "ToleratedFailureCount";
+const TOLERATED_PERCENTAGE: &str = "ToleratedFailurePercentage";
+
 impl<'a> Turn<'a> {
     pub(super) fn begin_branches(
         &mut self,
@@ -90,26 +93,6 @@ impl<'a> Turn<'a> {
             Some(quantity) => self.count(number, state, quantity, &input, field).map(Some),
         };
         let concurrency = count(map.max_concurrency.as_ref(), "MaxConcurrency")?.unwrap_or(0);
-        let tolerated = count(map.tolerated_count.as_ref(), "ToleratedFailureCount")?;
-        let tolerated = match (tolerated, &map.tolerated_percentage) {
-            (count, None) => count.unwrap_or(0),
-            (count, Some(percentage)) => {
-                let field = "ToleratedFailurePercentage";
-                let percentage = self.quantity(number, state, percentage, &input, field)?;
-                if !(0.0..=100.0).contains(&percentage) {
-                    let message = format!("{field} must be between 0 and 100, but is {percentage}");
-                    return Err(failure(state, error_name::RUNTIME, &message));
-                }
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    clippy::cast_precision_loss,
-                    reason = "a share of a length is a length"
-                )]
-                let share = (items.len() as f64 * percentage / 100.0).floor() as u64;
-                count.map_or(share, |count| count.min(share))
-            }
-        };
         let items = match &map.batch {
             None => items,
             Some(batch) => self.batches(number, state, batch, items, &input)?,
@@ -123,6 +106,7 @@ impl<'a> Turn<'a> {
                 distributed: map.is_distributed,
             },
         );
+        let tolerated = self.tolerated(number, state, map, length, &input)?;
         let bounded = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         self.set_activity(
             number,
@@ -143,6 +127,38 @@ impl<'a> Turn<'a> {
             })),
         );
         self.advance_map(number, state, map)
+    }
+
+    /// How many iterations may fail.
+    fn tolerated(
+        &mut self,
+        number: u32,
+        state: &State,
+        map: &Map,
+        length: usize,
+        input: &Value,
+    ) -> Result<u64, Failure> {
+        let count = match &map.tolerated_count {
+            None => None,
+            Some(count) => Some(self.count(number, state, count, input, TOLERATED_COUNT)?),
+        };
+        let Some(percentage) = &map.tolerated_percentage else {
+            return Ok(count.unwrap_or(0));
+        };
+        let percentage = self.quantity(number, state, percentage, input, TOLERATED_PERCENTAGE)?;
+        if !(0.0..=100.0).contains(&percentage) {
+            let message =
+                format!("{TOLERATED_PERCENTAGE} must be between 0 and 100, but is {percentage}");
+            return Err(failure(state, error_name::RUNTIME, &message));
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a share of a length is a length"
+        )]
+        let share = (length as f64 * percentage / 100.0).floor() as u64;
+        Ok(count.map_or(share, |count| count.min(share)))
     }
 
     fn items(
@@ -374,7 +390,7 @@ impl<'a> Turn<'a> {
         let Kind::Map(map) = &state.kind else { return };
         if let Err(failure) = self.advance_map(number, state, map) {
             self.stop_members(number);
-            self.fail_later(number, failure);
+            self.fail_members_later(number, failure);
         }
     }
 
@@ -394,11 +410,6 @@ impl<'a> Turn<'a> {
                 branches_of.live.remove(&number);
                 branches_of.undo[slot.index as usize] = undo;
                 self.stop_members(slot.scope);
-                let told = Happening::ParallelFailed {
-                    state: name,
-                    failure: failure.clone(),
-                };
-                self.tell(slot.scope, told);
             }
             Activity::Iterations(iterations) => {
                 iterations.live.remove(&number);
@@ -428,17 +439,12 @@ impl<'a> Turn<'a> {
                 } else {
                     failure
                 };
-                let told = Happening::MapFailed {
-                    state: name,
-                    failure: failure.clone(),
-                };
-                self.tell(slot.scope, told);
-                self.fail_later(slot.scope, failure);
+                self.fail_members_later(slot.scope, failure);
                 return;
             }
             _ => return,
         }
-        self.fail_later(slot.scope, failure);
+        self.fail_members_later(slot.scope, failure);
     }
 
     /// Aborts the members of a Parallel or a Map that still run, and gathers what all of them did.

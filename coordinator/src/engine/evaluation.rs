@@ -305,7 +305,12 @@ impl Turn<'_> {
                 (value, error_name::RUNTIME)
             }
         };
-        value.as_f64().ok_or_else(|| {
+        // Step Functions takes a text that is a number, where it comes by a path.
+        let text = value
+            .as_str()
+            .filter(|_| matches!(quantity, Quantity::Path(_)));
+        let number = text.map_or_else(|| value.as_f64(), |text| text.parse().ok());
+        number.ok_or_else(|| {
             failure(
                 state,
                 error,

@@ -105,6 +105,8 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) resource: Arc<str>,
+    /// Whether the resource is a job whose end is waited for (`.sync`).
+    pub(super) is_job: bool,
     pub(super) action: Action,
     pub(super) timeout: Option<Quantity>,
     pub(super) heartbeat: Option<Quantity>,
@@ -453,6 +455,7 @@ impl Compiler {
             .and_then(|source| self.expression(source, &format!("{pointer}/Key")));
         Task {
             resource: task.resource.text.as_str().into(),
+            is_job: is_job(&task.resource.text),
             action: action(&task.resource.action, key),
             timeout: task
                 .timeout
@@ -711,6 +714,11 @@ impl Compiler {
             message,
         });
     }
+}
+
+fn is_job(resource: &str) -> bool {
+    let pattern = resource.rsplit_once('.').map(|(_, pattern)| pattern);
+    matches!(pattern, Some("sync" | "sync:2"))
 }
 
 fn action(action: &model::Action, key: Option<Expression>) -> Action {

@@ -18,8 +18,8 @@ use dirigent_contracts::{
 use serde_json::{Map, Value, json};
 use std::{sync::Arc, time::Duration};
 
-/// The longest Wait: a hundred years, well past any date that Step Functions accepts.
-const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// The longest Wait: 68 years, that of Step Functions.
+const LONGEST_WAIT: Duration = Duration::from_secs(i32::MAX as u64);
 
 impl<'a> Turn<'a> {
     pub(super) fn enter(&mut self, number: u32, state: u32, input: Arc<Value>) {
@@ -48,8 +48,16 @@ impl<'a> Turn<'a> {
 
     /// Does what the state is for; also when it is tried again.
     pub(super) fn begin(&mut self, scope: u32, state: &'a State) {
-        if let Err(failure) = self.try_begin(scope, state) {
-            self.fail_evaluation(scope, state, failure);
+        let Err(failure) = self.try_begin(scope, state) else {
+            return;
+        };
+        match (&state.kind, state.language) {
+            // As Step Functions tells it: in JSONata mode the Map has failed as well.
+            (Kind::Map(_), QueryLanguage::Jsonata) => {
+                self.tell_evaluation_failed(scope, state, &failure);
+                self.fail_members(scope, failure);
+            }
+            _ => self.fail_evaluation(scope, state, failure),
         }
     }
 
@@ -258,6 +266,11 @@ impl<'a> Turn<'a> {
     }
 
     fn fail_evaluation(&mut self, scope: u32, state: &State, failure: Failure) {
+        self.tell_evaluation_failed(scope, state, &failure);
+        self.fail(scope, failure, true);
+    }
+
+    fn tell_evaluation_failed(&mut self, scope: u32, state: &State, failure: &Failure) {
         self.tell(
             scope,
             Happening::EvaluationFailed {
@@ -265,7 +278,35 @@ impl<'a> Turn<'a> {
                 failure: failure.clone(),
             },
         );
-        self.fail(scope, failure, true);
+    }
+
+    /// The members of a Parallel or a Map have failed it, or its items could not be told.
+    pub(super) fn fail_members(&mut self, number: u32, failure: Failure) {
+        let Some(state) = self.state_of(number) else {
+            return;
+        };
+        if self.retry(number, state, &failure) {
+            return;
+        }
+        let (name, told) = (state.name.to_string(), failure.clone());
+        match &state.kind {
+            Kind::Parallel { .. } => self.tell(
+                number,
+                Happening::ParallelFailed {
+                    state: name,
+                    failure: told,
+                },
+            ),
+            Kind::Map(_) => self.tell(
+                number,
+                Happening::MapFailed {
+                    state: name,
+                    failure: told,
+                },
+            ),
+            _ => {}
+        }
+        self.fail(number, failure, false);
     }
 
     /// The state has failed: Retry, then Catch, then the scope around it.

@@ -38,6 +38,8 @@ pub(super) enum Work {
         failure: Failure,
         is_retryable: bool,
     },
+    /// The members of a Parallel or a Map have failed it.
+    FailMembers { scope: u32, failure: Failure },
     /// A scope has reached its end.
     End { scope: u32, output: Arc<Value> },
 }
@@ -108,6 +110,7 @@ impl<'a> Turn<'a> {
                 } => {
                     self.fail(scope, failure, is_retryable);
                 }
+                Work::FailMembers { scope, failure } => self.fail_members(scope, failure),
                 Work::End { scope, output } => self.end_scope(scope, output),
             }
         }
@@ -126,6 +129,10 @@ impl<'a> Turn<'a> {
 
     pub(super) fn ask(&mut self, effect: Effect) {
         self.effects.effects.push(effect);
+    }
+
+    pub(super) fn fail_members_later(&mut self, scope: u32, failure: Failure) {
+        self.work.push_back(Work::FailMembers { scope, failure });
     }
 
     pub(super) fn fail_later(&mut self, scope: u32, failure: Failure) {

@@ -67,6 +67,9 @@ fn run_all(fault: Fault) -> Option<BTreeMap<Class, Score>> {
         }
         if is_verbose && !differences.is_empty() {
             println!("\n{:?} {}", case.class, case.id);
+            if let Some(reason) = deviations::reason(&case.id) {
+                println!("    known: {reason}");
+            }
             for difference in &differences {
                 println!("    {difference}");
             }

@@ -45,6 +45,8 @@ pub(crate) struct Player<'a> {
     seq: u64,
     fault: Fault,
     is_unordered: bool,
+    has_unrecorded: bool,
+    succeeds: bool,
     answers: Vec<Option<&'a Task>>,
     inbox: VecDeque<Entry>,
     played: Played,
@@ -67,6 +69,11 @@ impl<'a> Player<'a> {
             seq: 0,
             fault,
             is_unordered: recording.unordered,
+            succeeds: recording.status == "SUCCEEDED",
+            has_unrecorded: recording
+                .events
+                .iter()
+                .any(|event| event[0] == "MapRunStarted"),
             answers: recording.tasks.iter().map(Some).collect(),
             inbox: VecDeque::new(),
             played: Played {
@@ -157,8 +164,14 @@ impl<'a> Player<'a> {
             .then(|| recorded.swap_remove(same.unwrap_or(0)).take())
             .flatten()
         else {
-            let stray = format!("{} is called here, and not in the recording", command.state);
-            self.played.strays.push(stray);
+            if self.has_unrecorded {
+                // An item of a distributed Map is an execution of its own, which is not recorded.
+                let output = Arc::clone(&command.input);
+                self.reply(command, TaskResult::Succeeded { output }, false);
+            } else {
+                let stray = format!("{} is called here, and not in the recording", command.state);
+                self.played.strays.push(stray);
+            }
             return;
         };
         let sent = Value::clone(&command.input);
@@ -172,20 +185,25 @@ impl<'a> Player<'a> {
                 retryable: true,
             },
             // What ran side by side is recorded without its answers.
-            "none" if self.is_unordered => TaskResult::Succeeded {
+            "none" if self.is_unordered && self.succeeds => TaskResult::Succeeded {
                 output: Arc::new(Value::Null),
             },
             // Nobody answers.
-            _ => return,
+            _ => {
+                self.submit(command);
+                return;
+            }
         };
-        let waits_for_token = command.token.is_some();
-        if waits_for_token {
-            let submitted = TaskResult::Succeeded {
-                output: Arc::new(Value::Null),
-            };
-            self.reply(command, submitted, false);
+        self.submit(command);
+        self.reply(command, result, command.token.is_some());
+    }
+
+    /// Passes the request on, if somebody else is to complete the step.
+    fn submit(&mut self, command: &Command) {
+        if command.token.is_some() {
+            let output = Arc::new(Value::Null);
+            self.reply(command, TaskResult::Succeeded { output }, false);
         }
-        self.reply(command, result, waits_for_token);
     }
 
     fn reply(&mut self, command: &Command, result: TaskResult, callback: bool) {
