@@ -97,6 +97,12 @@ async fn a_definition_is_checked_deployed_started_and_watched() {
     let said = person.types("history greeting g-1").await;
     assert!(said.out.contains("■ succeeded"), "{said:?}");
     assert!(!said.out.contains('\x1b'), "colours: {said:?}");
+    let said = person
+        .types("history greeting g-1 --format asl -o json")
+        .await;
+    let events: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(events[1]["type"], "PassStateEntered");
+    assert_eq!(events[1]["state"], "Greet");
     let said = person.types("list --status failed").await;
     assert!(said.out.contains("refusal/r-1"), "{said:?}");
     assert!(!said.out.contains("greeting/g-1"), "{said:?}");

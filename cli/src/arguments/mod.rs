@@ -10,8 +10,8 @@ mod service;
 pub(crate) use help::command;
 pub(crate) use operator::{
     CallbackArguments, CancelArguments, CheckArguments, DeadLettersArguments, DeadLettersCommand,
-    DefinitionArguments, DeployArguments, ListArguments, PublishArguments, RetryArguments,
-    RunArguments, SagaArguments, SignalArguments, StartArguments,
+    DefinitionArguments, DeployArguments, HistoryArguments, HistoryFormat, ListArguments,
+    PublishArguments, RetryArguments, RunArguments, SagaArguments, SignalArguments, StartArguments,
 };
 pub(crate) use service::{
     BenchArguments, BenchWorkerArguments, CoordinatorArguments, DevArguments,
@@ -171,7 +171,7 @@ pub(crate) enum Command {
     /// Tell how a saga stands
     Describe(SagaArguments),
     /// Tell what happened to a saga, as a timeline
-    History(SagaArguments),
+    History(HistoryArguments),
     /// Publish an event, as a service would: what it triggers starts
     Publish(PublishArguments),
     /// Send an event to a saga

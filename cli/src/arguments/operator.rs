@@ -1,8 +1,7 @@
 //! Arguments of the commands for definitions and sagas.
 
 use crate::input::Json;
-use clap::Args;
-use clap::Subcommand;
+use clap::{Args, Subcommand, ValueEnum};
 use dirigent_contracts::{
     id::{DefinitionDigest, DefinitionName, SagaAddress, SagaKey},
     outcome::SagaStatus,
@@ -102,6 +101,25 @@ impl SagaArguments {
             key,
         })
     }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HistoryArguments {
+    #[command(flatten)]
+    pub(crate) saga: SagaArguments,
+    /// In whose words
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: HistoryFormat,
+}
+
+/// In whose words a history is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HistoryFormat {
+    /// Dirigent's own: waits, attempts, compensations
+    #[default]
+    Dirigent,
+    /// Those of Step Functions' GetExecutionHistory
+    Asl,
 }
 
 #[derive(Clone, Debug, Args)]

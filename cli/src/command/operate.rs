@@ -3,8 +3,8 @@
 use super::{check::name_of, show, wait};
 use crate::{
     arguments::{
-        Command, DeadLettersCommand, DeployArguments, PublishArguments, SagaArguments,
-        StartArguments, ViewArguments,
+        Command, DeadLettersCommand, DeployArguments, HistoryFormat, PublishArguments,
+        SagaArguments, StartArguments, ViewArguments,
     },
     connection::Connection,
     exit::Exit,
@@ -19,6 +19,7 @@ use dirigent_contracts::{
         DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, ListRequest, ReplayRequest,
         RetryRequest, SignalRequest, StartAnswer, StartRequest, StatusRequest,
     },
+    history::asl,
     id::SagaAddress,
     outcome::Failure,
     task::TaskResult,
@@ -79,12 +80,15 @@ pub(super) async fn operate(
             show(view, &answer, || render::description(&answer))
         }
         Command::History(arguments) => {
-            let answer = connection
-                .ask(&HistoryRequest {
-                    saga: address(arguments)?,
-                })
-                .await?;
-            show(view, &answer, || render::timeline(&answer.events))
+            let saga = address(arguments.saga)?;
+            let answer = connection.ask(&HistoryRequest { saga }).await?;
+            match arguments.format {
+                HistoryFormat::Dirigent => show(view, &answer, || render::timeline(&answer.events)),
+                HistoryFormat::Asl => {
+                    let events = asl::project(&answer.events);
+                    show(view, &events, || render::asl_events(&events))
+                }
+            }
         }
         Command::Publish(arguments) => publish(connection, arguments).await,
         Command::Signal(arguments) => {

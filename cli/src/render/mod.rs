@@ -11,7 +11,7 @@ mod timeline;
 pub(crate) use definition::{definitions, deployed};
 pub(crate) use operation::{letters, status};
 pub(crate) use saga::{description, sagas, started};
-pub(crate) use timeline::timeline;
+pub(crate) use timeline::{asl_events, timeline};
 
 use crate::trouble::Trouble;
 use anstream::{AutoStream, ColorChoice};

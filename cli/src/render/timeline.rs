@@ -6,7 +6,7 @@
 use super::{at, brief, color_of, dimmed, lines, span, table};
 use comfy_table::{Attribute, Cell, Color};
 use dirigent_contracts::{
-    history::{Happening, HistoryEvent},
+    history::{Happening, HistoryEvent, asl::AslEvent},
     id::CommandId,
     outcome::Outcome,
     task::Direction,
@@ -53,6 +53,20 @@ pub(crate) fn timeline(events: &[HistoryEvent]) -> String {
         column.set_cell_alignment(comfy_table::CellAlignment::Right);
     }
     format!("seconds since {}\n{}", first.at, lines(&table))
+}
+
+/// A history in the words of Step Functions.
+pub(crate) fn asl_events(events: &[AslEvent]) -> String {
+    let mut table = table(&["ID", "TIME", "TYPE", "STATE"]);
+    for (id, event) in (1..).zip(events) {
+        table.add_row([
+            Cell::new(id),
+            dimmed(event.timestamp.to_rfc3339()),
+            Cell::new(&event.kind),
+            Cell::new(event.state.as_deref().unwrap_or_default()),
+        ]);
+    }
+    lines(&table)
 }
 
 /// What a later event says only by reference.

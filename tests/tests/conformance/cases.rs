@@ -1,8 +1,9 @@
 //! The recordings, as they stand in `runs.jsonl`.
 
+use dirigent_contracts::{outcome::Failure, task::TaskResult};
 use serde::Deserialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 /// What a case needs besides the language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -51,6 +52,47 @@ pub(crate) struct Task {
     pub(crate) error: Option<String>,
     #[serde(default)]
     pub(crate) cause: Value,
+}
+
+impl Recording {
+    /// Whether a distributed Map ran: its items are executions of their own, whose calls were not
+    /// recorded.
+    pub(crate) fn has_unrecorded(&self) -> bool {
+        self.events.iter().any(|event| event[0] == "MapRunStarted")
+    }
+
+    /// Whether parts of it ran side by side.
+    pub(crate) fn is_concurrent(&self) -> bool {
+        let starts = ["ParallelStateStarted", "MapStateStarted"];
+        self.events
+            .iter()
+            .any(|event| starts.contains(&event[0].as_str()))
+    }
+}
+
+impl Task {
+    /// The recorded answer; `None` if nobody answered, or nobody knows what.
+    pub(crate) fn result(&self) -> Option<TaskResult> {
+        match self.outcome.as_str() {
+            "Succeeded" => Some(TaskResult::Succeeded {
+                output: Arc::new(crate::compare::said(&self.output)),
+            }),
+            "Failed" => Some(TaskResult::Failed {
+                failure: Failure::new(self.error.clone().unwrap_or_default(), text(&self.cause)),
+                retryable: true,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// A cause is a text; the recordings show one that is JSON as that JSON.
+fn text(cause: &Value) -> String {
+    match cause {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
 }
 
 /// Reads them; `None`, loudly, if they are not there.

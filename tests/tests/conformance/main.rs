@@ -14,6 +14,7 @@
     reason = "what is skipped, and how far the language goes, is told to whoever runs this"
 )]
 
+mod broker;
 mod cases;
 mod compare;
 mod deviations;

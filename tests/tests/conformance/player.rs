@@ -5,7 +5,7 @@ use dirigent_contracts::{
     history::HistoryEvent,
     id::{JournalSeq, PartitionId, SagaAddress},
     journal::{Entry, Start, Timer},
-    outcome::{Failure, Outcome},
+    outcome::Outcome,
     task::{Command, Reply, TaskResult},
     time::Timestamp,
 };
@@ -36,6 +36,8 @@ pub(crate) struct Played {
     /// Calls that were not recorded, and recorded calls that did not come.
     pub(crate) strays: Vec<String>,
     pub(crate) history: Vec<HistoryEvent>,
+    /// How long it took, in virtual time.
+    pub(crate) elapsed: Duration,
 }
 
 pub(crate) struct Player<'a> {
@@ -44,9 +46,7 @@ pub(crate) struct Player<'a> {
     now: Timestamp,
     seq: u64,
     fault: Fault,
-    is_unordered: bool,
-    has_unrecorded: bool,
-    succeeds: bool,
+    recording: &'a Recording,
     answers: Vec<Option<&'a Task>>,
     inbox: VecDeque<Entry>,
     played: Played,
@@ -68,12 +68,7 @@ impl<'a> Player<'a> {
             now: Timestamp::from_millis(1_700_000_000_000),
             seq: 0,
             fault,
-            is_unordered: recording.unordered,
-            succeeds: recording.status == "SUCCEEDED",
-            has_unrecorded: recording
-                .events
-                .iter()
-                .any(|event| event[0] == "MapRunStarted"),
+            recording,
             answers: recording.tasks.iter().map(Some).collect(),
             inbox: VecDeque::new(),
             played: Played {
@@ -81,6 +76,7 @@ impl<'a> Player<'a> {
                 payloads: Vec::new(),
                 strays: Vec::new(),
                 history: Vec::new(),
+                elapsed: Duration::ZERO,
             },
         };
         player.inbox.push_back(Entry::Start(Start {
@@ -89,7 +85,9 @@ impl<'a> Player<'a> {
             trigger: None,
             parent: None,
         }));
+        let began = player.now;
         player.run();
+        player.played.elapsed = player.now.since(began);
         for left in player.answers.iter().flatten() {
             let stray = format!("{:?} was called in the recording, and not here", left.state);
             player.played.strays.push(stray);
@@ -164,7 +162,7 @@ impl<'a> Player<'a> {
             .then(|| recorded.swap_remove(same.unwrap_or(0)).take())
             .flatten()
         else {
-            if self.has_unrecorded {
+            if self.recording.has_unrecorded() {
                 // An item of a distributed Map is an execution of its own, which is not recorded.
                 let output = Arc::clone(&command.input);
                 self.reply(command, TaskResult::Succeeded { output }, false);
@@ -176,25 +174,18 @@ impl<'a> Player<'a> {
         };
         let sent = Value::clone(&command.input);
         self.played.payloads.push((task.payload.clone(), sent));
-        let result = match task.outcome.as_str() {
-            "Succeeded" => TaskResult::Succeeded {
-                output: Arc::new(crate::compare::said(&task.output)),
-            },
-            "Failed" => TaskResult::Failed {
-                failure: Failure::new(task.error.clone().unwrap_or_default(), text(&task.cause)),
-                retryable: true,
-            },
+        let unknown = || {
             // What ran side by side is recorded without its answers.
-            "none" if self.is_unordered && self.succeeds => TaskResult::Succeeded {
+            let is_done = task.outcome == "none" && self.recording.unordered;
+            (is_done && self.recording.status == "SUCCEEDED").then(|| TaskResult::Succeeded {
                 output: Arc::new(Value::Null),
-            },
-            // Nobody answers.
-            _ => {
-                self.submit(command);
-                return;
-            }
+            })
         };
+        let result = task.result().or_else(unknown);
         self.submit(command);
+        let Some(result) = result else {
+            return;
+        };
         self.reply(command, result, command.token.is_some());
     }
 
@@ -221,13 +212,4 @@ fn is_of(answer: Option<&Task>, command: &Command) -> bool {
         let state = task.state.as_ref();
         state.is_none_or(|state| *state == command.state)
     })
-}
-
-/// A cause is a text; the recordings show one that is JSON as that JSON.
-fn text(cause: &Value) -> String {
-    match cause {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
 }
