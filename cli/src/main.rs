@@ -7,6 +7,7 @@ mod connection;
 mod exit;
 mod input;
 mod local_broker;
+mod rehearsal;
 mod render;
 mod trouble;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     // What needs no broker needs no runtime either.
     let result = match arguments.command {
         Command::Check(check) => command::check::check(&check),
+        Command::Test(test) => rehearsal::test(&test, arguments.view),
         Command::Completions { shell } => command::completions(shell),
         command => {
             let is_service = match &command {

@@ -38,6 +38,8 @@ pub(crate) enum Trouble {
     NotDeployable(String),
     #[error("no stream keeps an event on {subject}: {reason}")]
     NotKept { subject: String, reason: String },
+    #[error("{path} cannot be rehearsed: {reason}")]
+    NotTestable { path: PathBuf, reason: String },
     #[error("{saga} is still {status} after {waited}")]
     TimedOut {
         saga: String,
@@ -81,6 +83,7 @@ impl Trouble {
             },
             Self::File { .. }
             | Self::NotJson { .. }
+            | Self::NotTestable { .. }
             | Self::NoName { .. }
             | Self::NoServer { .. }
             | Self::DirectoryInUse { .. }
@@ -141,6 +144,7 @@ impl Trouble {
             Self::Ended { log: Some(log), .. } => format!("its log is {}", log.display()),
             Self::Refused { .. }
             | Self::File { .. }
+            | Self::NotTestable { .. }
             | Self::Write(_)
             | Self::NotStarted { .. }
             | Self::Ended { log: None, .. } => return None,

@@ -121,6 +121,42 @@ async fn a_definition_is_checked_deployed_started_and_watched() {
 }
 
 #[tokio::test]
+async fn a_definition_is_rehearsed_without_a_broker() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/examples/definitions");
+    let person = Person {
+        directory: &examples,
+        url: "nats://127.0.0.1:1".to_owned(),
+    };
+    let said = person.types("test order.test.yaml").await;
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.ends_with("4 of 4 cases pass\n"), "{said:?}");
+    // One that expects something else says what, and fails.
+    let directory = tempfile::tempdir().unwrap();
+    let wrong = directory.path().join("wrong.yaml");
+    let order = examples.join("order.yaml");
+    let cases = format!(
+        "definition: {}\ncases:\n  - name: nobody answers\n    expect: {{ status: succeeded }}\n",
+        order.display()
+    );
+    std::fs::write(&wrong, cases).unwrap();
+    let said = person
+        .types(&format!("test {} -o json", wrong.display()))
+        .await;
+    assert_eq!(said.code, 1, "{said:?}");
+    let cases: Value = serde_json::from_str(&said.out).unwrap();
+    let differences = cases[0]["differences"].to_string();
+    assert!(differences.contains("ReserveStock asks"), "{differences}");
+    assert!(differences.contains("ends failed"), "{differences}");
+    std::fs::write(&wrong, "definition: order.yaml\ncases: [{ nme: x }]\n").unwrap();
+    let said = person.types(&format!("test {}", wrong.display())).await;
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.err.contains("cases[0]") && said.err.contains("nme"),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
 async fn what_goes_wrong_is_told_by_the_exit_code_and_by_advice() {
     let stage = Stage::start().await.unwrap();
     let directory = stage.nats.directory();

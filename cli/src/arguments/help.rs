@@ -16,7 +16,7 @@ pub(super) const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["dev", "coordinator"]),
     (
         "Definitions",
-        &["check", "deploy", "definitions", "definition"],
+        &["check", "test", "deploy", "definitions", "definition"],
     ),
     (
         "Sagas",

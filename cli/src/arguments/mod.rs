@@ -12,6 +12,7 @@ pub(crate) use operator::{
     CallbackArguments, CancelArguments, CheckArguments, DeadLettersArguments, DeadLettersCommand,
     DefinitionArguments, DeployArguments, HistoryArguments, HistoryFormat, ListArguments,
     PublishArguments, RetryArguments, RunArguments, SagaArguments, SignalArguments, StartArguments,
+    TestArguments,
 };
 pub(crate) use service::{
     BenchArguments, BenchWorkerArguments, CoordinatorArguments, DevArguments,
@@ -156,6 +157,8 @@ pub(crate) enum Command {
     BenchWorker(BenchWorkerArguments),
     /// Check definitions, and report every mistake with its place
     Check(CheckArguments),
+    /// Rehearse definitions offline, with the answers of their steps from a file
+    Test(TestArguments),
     /// Deploy definitions
     Deploy(DeployArguments),
     /// List the definitions that are deployed

@@ -19,6 +19,13 @@ pub(crate) struct CheckArguments {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(crate) struct TestArguments {
+    /// Files with cases: YAML or JSON
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct DeployArguments {
     /// Definitions: YAML or JSON
     #[arg(required = true, value_name = "FILE")]

@@ -6,6 +6,8 @@ mod operate;
 mod service;
 mod wait;
 
+pub(crate) use check::name_of;
+
 use crate::{
     arguments::{BrokerArguments, Command, Output, ViewArguments},
     connection::Connection,

@@ -5,11 +5,13 @@
 
 mod definition;
 mod operation;
+mod rehearsal;
 mod saga;
 mod timeline;
 
 pub(crate) use definition::{definitions, deployed};
 pub(crate) use operation::{letters, status};
+pub(crate) use rehearsal::rehearsed;
 pub(crate) use saga::{description, sagas, started};
 pub(crate) use timeline::{asl_events, timeline};
 

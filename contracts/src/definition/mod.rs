@@ -52,6 +52,27 @@ pub fn parse_express(file_name: &str, text: &str) -> Result<Parsed, Report> {
 }
 
 fn parse_as(file_name: &str, text: &str, is_express: bool) -> Result<Parsed, Report> {
+    let (lines, root) = read(file_name, text)?;
+    check(file_name, lines, root, is_express)
+}
+
+/// Reads any document, YAML or JSON, as the JSON that it stands for.
+///
+/// # Errors
+/// What is wrong with its syntax, and fields that stand twice.
+pub fn value(file_name: &str, text: &str) -> Result<serde_json::Value, Report> {
+    let (lines, root) = read(file_name, text)?;
+    let mut problems = Problems::new(lines);
+    duplicate_fields(&mut problems, &Place::root(&root));
+    let (lines, found) = problems.into_parts();
+    if found.is_empty() {
+        Ok(root.to_json())
+    } else {
+        Err(Report::new(file_name, lines.text().clone(), found))
+    }
+}
+
+fn read(file_name: &str, text: &str) -> Result<(Lines, Node), Report> {
     let lines = Lines::of(Arc::from(text));
     let refuse = |lines: &Lines, error: SyntaxError| {
         let mut found = lines.diagnostic(
@@ -94,8 +115,10 @@ fn parse_as(file_name: &str, text: &str, is_express: bool) -> Result<Parsed, Rep
     } else {
         yaml::parse(body, offset)
     };
-    let root = root.map_err(|error| refuse(&lines, error))?;
-    check(file_name, lines, root, is_express)
+    match root {
+        Ok(root) => Ok((lines, root)),
+        Err(error) => Err(refuse(&lines, error)),
+    }
 }
 
 fn check(file_name: &str, lines: Lines, root: Node, is_express: bool) -> Result<Parsed, Report> {
