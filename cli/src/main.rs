@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     // What needs no broker needs no runtime either.
     let result = match arguments.command {
         Command::Check(check) => command::check::check(&check),
+        Command::Schema => command::schema(),
         Command::Test(test) => rehearsal::test(&test, arguments.view),
         Command::Completions { shell } => command::completions(shell),
         command => {

@@ -16,7 +16,14 @@ pub(super) const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["dev", "coordinator"]),
     (
         "Definitions",
-        &["check", "test", "deploy", "definitions", "definition"],
+        &[
+            "check",
+            "test",
+            "schema",
+            "deploy",
+            "definitions",
+            "definition",
+        ],
     ),
     (
         "Sagas",

@@ -157,6 +157,8 @@ pub(crate) enum Command {
     BenchWorker(BenchWorkerArguments),
     /// Check definitions, and report every mistake with its place
     Check(CheckArguments),
+    /// Print the JSON Schema of definitions, for editors
+    Schema,
     /// Rehearse definitions offline, with the answers of their steps from a file
     Test(TestArguments),
     /// Deploy definitions

@@ -44,6 +44,12 @@ pub(crate) async fn perform(
     }
 }
 
+/// Prints the JSON Schema of definitions.
+pub(crate) fn schema() -> Result<Exit, Trouble> {
+    render::print(dirigent_contracts::definition::SCHEMA)?;
+    Ok(Exit::Done)
+}
+
 /// Prints completions for a shell.
 pub(crate) fn completions(shell: Shell) -> Result<Exit, Trouble> {
     let mut script = Vec::new();

@@ -33,6 +33,10 @@ use node::{Content, Node, SyntaxError};
 use place::{Place, Problems};
 use std::{collections::HashSet, sync::Arc};
 
+/// JSON Schema (2020-12) of the documents, for editors: what it accepts may still be refused here, what
+/// it refuses never runs.
+pub const SCHEMA: &str = include_str!("schema.json");
+
 /// Parses and validates a document: JSON if the file's name ends in `.json` or the text begins with
 /// `{`, else YAML. The file's name is only for the report.
 ///
