@@ -494,6 +494,17 @@ impl Compiler {
     }
 
     fn map(&mut self, map: &model::Map, language: QueryLanguage, pointer: &str) -> Map {
+        // Passing them over would run the Map over something else than it says.
+        for (field, is_there) in [
+            ("ItemReader", map.item_reader.is_some()),
+            ("ResultWriter", map.result_writer.is_some()),
+        ] {
+            if is_there {
+                let message =
+                    format!("{field} is not supported yet: items and results stay in the saga");
+                self.fault(format!("{pointer}/{field}"), None, message);
+            }
+        }
         let items = match (&map.items, &map.items_path) {
             (Some(items), _) => self
                 .template(items, language, &format!("{pointer}/Items"))
