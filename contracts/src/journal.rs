@@ -76,6 +76,9 @@ pub struct Start {
     /// The saga that waits for this one, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// What of the definition runs, if not the whole: an item of a distributed Map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }
 
 impl Body for Start {
@@ -89,6 +92,15 @@ pub struct Trigger {
     pub subject: String,
     /// Its CloudEvents id, or the stream and sequence of a plain message.
     pub id: String,
+}
+
+/// One item of a distributed Map, which runs as a saga of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The number of the Map's item processor among the definition's machines.
+    pub machine: u32,
+    /// The index of the item, or of the batch of items.
+    pub index: u32,
 }
 
 /// The saga that waits for a child.
@@ -147,6 +159,14 @@ pub enum Control {
         #[serde(default)]
         reason: String,
     },
+    /// The Map that this item belongs to turns back: so does the item, even if it has succeeded.
+    Undo {
+        /// Why, for people.
+        #[serde(default)]
+        reason: String,
+    },
+    /// What this item has done will not be undone any more: it ends as succeeded.
+    Release,
     /// The broker gave up on a command: it was delivered as often as it may be, and never answered.
     Poison {
         /// The command.
@@ -168,6 +188,9 @@ pub struct Child {
     /// How it ended.
     #[serde(flatten)]
     pub outcome: Outcome,
+    /// Whether the child has done what may have to be undone, and waits to be told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub holds: bool,
 }
 
 impl Body for Child {
@@ -207,6 +230,7 @@ mod tests {
                         saga,
                         command,
                     }),
+                    part: None,
                 }),
             ),
             (
@@ -238,6 +262,13 @@ mod tests {
             (EntryKind::Control, Entry::Control(Control::Retry)),
             (
                 EntryKind::Control,
+                Entry::Control(Control::Undo {
+                    reason: "the Map failed".into(),
+                }),
+            ),
+            (EntryKind::Control, Entry::Control(Control::Release)),
+            (
+                EntryKind::Control,
                 Entry::Control(Control::Skip {
                     reason: "by hand".into(),
                 }),
@@ -258,6 +289,7 @@ mod tests {
                         output: None,
                         failure: Some(Failure::new("E", "why")),
                     },
+                    holds: false,
                 }),
             ),
         ]

@@ -34,3 +34,16 @@ pub const TRANSITIONS_PER_ENTRY: usize = 25_000;
 pub const ERROR_NAME_BYTES: usize = 256;
 /// Longest cause of an error that a worker sends, in bytes: the 32,768 characters of Step Functions.
 pub const CAUSE_BYTES: usize = 32_768;
+/// Most items of a distributed Map that run at once when it does not say, or says more.
+pub const MAP_CONCURRENCY: u32 = 1_000;
+/// Most items of a distributed Map.
+pub const MAP_ITEMS: u32 = 1_000_000;
+/// Most items that are read from an object in one go.
+pub const MAP_READ_ITEMS: usize = 500;
+/// Most bytes of JSON that are read from an object in one go, unless a single item has more.
+pub const MAP_READ_BYTES: usize = 65_536;
+/// How many bytes of results a Map collects before it writes them to an object.
+pub const MAP_WRITE_BYTES: usize = 65_536;
+/// How many bytes of items and results a saga may hold while they are on their way to an object;
+/// above that, no further item begins.
+pub const MAP_HELD_BYTES: usize = 262_144;

@@ -2,7 +2,10 @@
 
 use super::{
     machine::Reader,
-    model::{ItemBatcher, ItemReader, Machine, Map, Quantity, QueryLanguage},
+    model::{
+        ItemBatcher, ItemReader, Machine, Map, Quantity, QueryLanguage, ResultWriter,
+        Transformation,
+    },
     node::Content,
     place::Place,
 };
@@ -58,10 +61,9 @@ impl Reader {
             max_concurrency: self.count(place, "MaxConcurrency", language),
             tolerated_failure_count: self.count(place, "ToleratedFailureCount", language),
             tolerated_failure_percentage: self.percentage(place, language),
-            result_writer: place.get("ResultWriter").map(|place| {
-                self.problems.is_object(&place);
-                place.node.to_json()
-            }),
+            result_writer: place
+                .get("ResultWriter")
+                .map(|place| self.result_writer(&place, language)),
             label: place.get("Label").map(|place| self.label(&place)),
             rules: self.error_rules(place, language),
             transition: self.transition(place, WHAT),
@@ -254,6 +256,52 @@ impl Reader {
             }
         }
         place.node.to_json()
+    }
+
+    fn result_writer(&mut self, place: &Place<'_>, language: QueryLanguage) -> ResultWriter {
+        const WRITER: &str = "`ResultWriter`";
+        let known = ["Resource", "WriterConfig", "Parameters", "Arguments"];
+        self.problems.is_object(place);
+        self.fields_of_language(
+            place,
+            &known,
+            &["Parameters"],
+            &["Arguments"],
+            language,
+            WRITER,
+        );
+        let config = place.get("WriterConfig");
+        let mut word = |name, words: &[&'static str]| {
+            let field = config.as_ref()?.get(name)?;
+            self.problems.word(&field, words)
+        };
+        let output_type = word("OutputType", &["JSON", "JSONL"]);
+        let transformation = word("Transformation", &["NONE", "COMPACT", "FLATTEN"]);
+        if let Some(config) = &config {
+            self.problems.is_object(config);
+            let known = ["OutputType", "Transformation"];
+            self.problems.known_fields(config, &known, "`WriterConfig`");
+        }
+        let arguments = match language {
+            QueryLanguage::Jsonata => place.get("Arguments"),
+            QueryLanguage::JsonPath => place.get("Parameters"),
+        };
+        let resource = place.get("Resource");
+        if resource.is_none() && config.is_none() {
+            self.problems.missing(place, "Resource", WRITER);
+        }
+        ResultWriter {
+            resource: resource
+                .and_then(|field| self.problems.string(&field))
+                .map(str::to_owned),
+            arguments: arguments.map(|field| self.problems.template(&field, language)),
+            transformation: transformation.map(|word| match word {
+                "NONE" => Transformation::None,
+                "COMPACT" => Transformation::Compact,
+                _ => Transformation::Flatten,
+            }),
+            is_lines: output_type == Some("JSONL"),
+        }
     }
 
     fn item_batcher(&mut self, place: &Place<'_>, language: QueryLanguage) -> ItemBatcher {

@@ -460,7 +460,7 @@ pub struct Map {
     /// `ToleratedFailurePercentage` or `ToleratedFailurePercentagePath`.
     pub tolerated_failure_percentage: Option<Quantity>,
     /// `ResultWriter`.
-    pub result_writer: Option<Value>,
+    pub result_writer: Option<ResultWriter>,
     /// `Label`.
     pub label: Option<String>,
     /// `Retry` and `Catch`.
@@ -478,6 +478,30 @@ pub struct ItemReader {
     pub config: Option<Value>,
     /// `Arguments` or `Parameters`: a template.
     pub arguments: Option<Value>,
+}
+
+/// Where and how a distributed Map leaves its results.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResultWriter {
+    /// `Resource`; without one the results stay in the saga.
+    pub resource: Option<String>,
+    /// `Arguments` or `Parameters`: a template.
+    pub arguments: Option<Value>,
+    /// `WriterConfig.Transformation`.
+    pub transformation: Option<Transformation>,
+    /// `WriterConfig.OutputType`: whether each result is a line of its own.
+    pub is_lines: bool,
+}
+
+/// The form of a distributed Map's results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transformation {
+    /// `NONE`: each output with the name, times and input of its item.
+    None,
+    /// `COMPACT`: the outputs.
+    Compact,
+    /// `FLATTEN`: the outputs; those that are arrays are joined.
+    Flatten,
 }
 
 /// How a distributed Map groups its items.

@@ -20,8 +20,7 @@ pub struct AslEvent {
 }
 
 /// Tells a history as Step Functions would. What it has no word for, such as compensations, is left
-/// out; so is what happens inside the iterations of a distributed Map, which are executions of their
-/// own there.
+/// out; the items of a distributed Map are executions of their own there, and have their own history.
 #[must_use]
 pub fn project(history: &[HistoryEvent]) -> Vec<AslEvent> {
     let mut projection = Projection::default();
@@ -69,8 +68,6 @@ impl Service {
 struct Projection {
     events: Vec<AslEvent>,
     services: BTreeMap<CommandId, Service>,
-    /// Scopes whose events are told elsewhere.
-    hidden: BTreeSet<u32>,
     /// Distributed Maps that are under way, and those of them whose run has begun.
     distributed: BTreeSet<String>,
     runs: BTreeSet<String>,
@@ -80,23 +77,6 @@ impl Projection {
     fn take(&mut self, event: &HistoryEvent) {
         use Happening as H;
         let at = event.at;
-        match &event.what {
-            H::IterationStarted {
-                state, iteration, ..
-            } if self.hidden.contains(&event.scope) || self.distributed.contains(state) => {
-                self.hidden.insert(*iteration);
-                if !self.hidden.contains(&event.scope) {
-                    self.start_run(state, at);
-                }
-                return;
-            }
-            H::ParallelStarted { scopes, .. } if self.hidden.contains(&event.scope) => {
-                self.hidden.extend(scopes);
-                return;
-            }
-            _ if self.hidden.contains(&event.scope) => return,
-            _ => {}
-        }
         match &event.what {
             H::SagaStarted { .. } => self.say("ExecutionStarted", None, at),
             H::StateEntered { state, kind, .. } => {
@@ -143,6 +123,7 @@ impl Projection {
                     self.distributed.insert(state.clone());
                 }
             }
+            H::ItemStarted { state, .. } | H::ItemsRead { state, .. } => self.start_run(state, at),
             H::IterationStarted { state, .. } => self.say("MapIterationStarted", Some(state), at),
             H::IterationSucceeded { state, .. } if !self.distributed.contains(state) => {
                 self.say("MapIterationSucceeded", Some(state), at);

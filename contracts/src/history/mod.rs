@@ -247,6 +247,40 @@ pub enum Happening {
         /// Its index.
         index: u64,
     },
+    /// Items of a distributed Map were read.
+    ItemsRead {
+        /// The Map.
+        state: String,
+        /// How many.
+        items: u64,
+        /// Whether there are no more.
+        last: bool,
+    },
+    /// An item of a distributed Map, or a batch of them, began as a saga of its own.
+    ItemStarted {
+        /// The Map.
+        state: String,
+        /// Its index.
+        index: u64,
+        /// The saga.
+        child: SagaAddress,
+    },
+    /// Results of a distributed Map were written.
+    ResultsWritten {
+        /// The Map.
+        state: String,
+        /// The objects.
+        objects: Vec<String>,
+    },
+    /// An item of a distributed Map has undone what it had done.
+    ItemUndone {
+        /// The Map.
+        state: String,
+        /// Its index.
+        index: u64,
+    },
+    /// This saga is an item of a Map: it has succeeded, and may still have to undo what it did.
+    Held,
     /// A Map succeeded.
     MapSucceeded {
         /// The state.

@@ -17,7 +17,7 @@ use dirigent_contracts::{
     error_name,
     history::Happening,
     id::{CommandId, SagaAddress, SagaKey},
-    journal::Parent,
+    journal::{Child, Parent},
     limit,
     outcome::{Failure, Outcome, SagaStatus},
     subject::{EntryKind, JournalSubject},
@@ -248,12 +248,10 @@ impl<'a> Turn<'a> {
             self.hear_late(command, &result);
             return;
         };
-        let is_undo = self
-            .scope(number)
-            .is_some_and(|scope| matches!(scope.activity, Activity::Undoing(_)));
-        if is_undo {
-            self.hear_undo(number, command, result, worker);
-            return;
+        match self.scope(number).map(|scope| &scope.activity) {
+            Some(Activity::Undoing(_)) => return self.hear_undo(number, command, result, worker),
+            Some(Activity::Distribution(_)) => return self.hear_store(number, command, result),
+            _ => {}
         }
         let now = self.now;
         let Some(scope) = self.scope(number) else {
@@ -350,29 +348,20 @@ impl<'a> Turn<'a> {
     }
 
     /// A child saga has ended.
-    pub(super) fn hear_child(&mut self, command: CommandId, outcome: Outcome) {
-        let result = match outcome.status {
+    pub(super) fn hear_child(&mut self, child: &Child) {
+        if self.hear_item(child) {
+            return;
+        }
+        let result = match child.outcome.status {
             SagaStatus::Succeeded => TaskResult::Succeeded {
-                output: outcome.output.unwrap_or_default(),
-            },
-            SagaStatus::Canceled => TaskResult::Failed {
-                failure: Failure::new(
-                    error_name::CHILD_CANCELED,
-                    outcome
-                        .failure
-                        .map(|failure| failure.to_string())
-                        .unwrap_or_default(),
-                ),
-                retryable: true,
+                output: child.outcome.output.clone().unwrap_or_default(),
             },
             _ => TaskResult::Failed {
-                failure: outcome
-                    .failure
-                    .unwrap_or_else(|| Failure::new(error_name::TASK_FAILED, "the child failed")),
+                failure: failure_of(&child.outcome),
                 retryable: true,
             },
         };
-        self.hear(command, result, false, String::new());
+        self.hear(child.command, result, false, String::new());
     }
 
     /// The attempt's time, or its heartbeat's, is over.
@@ -550,14 +539,7 @@ impl<'a> Turn<'a> {
 
     fn pass_pivot(&mut self, number: u32, state: &State) {
         self.run.is_past_pivot = true;
-        for scope in self.run.scopes.values_mut() {
-            scope.undo.clear();
-            match &mut scope.activity {
-                Activity::Branches(branches) => branches.undo.iter_mut().for_each(Vec::clear),
-                Activity::Iterations(iterations) => iterations.undo.iter_mut().for_each(Vec::clear),
-                _ => {}
-            }
-        }
+        self.forget_undo();
         self.tell(
             number,
             Happening::PivotPassed {
@@ -567,9 +549,44 @@ impl<'a> Turn<'a> {
     }
 }
 
+impl Turn<'_> {
+    /// Nothing that was done will be undone: the stacks are emptied, and who waits for that is told.
+    pub(super) fn forget_undo(&mut self) {
+        let mut forgotten = Vec::new();
+        for scope in self.run.scopes.values_mut() {
+            forgotten.append(&mut scope.undo);
+            match &mut scope.activity {
+                Activity::Branches(branches) => {
+                    forgotten.extend(branches.undo.iter_mut().flat_map(std::mem::take));
+                }
+                Activity::Iterations(iterations) => {
+                    forgotten.extend(iterations.undo.iter_mut().flat_map(std::mem::take));
+                }
+                Activity::Distribution(distribution) => {
+                    forgotten.extend(distribution.take_held());
+                }
+                _ => {}
+            }
+        }
+        self.release(&forgotten);
+    }
+}
+
 /// In `JSONPath` mode an undo's parameters see the step's input with the result beside it.
 pub(super) fn with_result(input: &Value, result: &Value) -> Arc<Value> {
     Arc::new(json!({ "input": input, "result": result }))
+}
+
+/// Why a child did not succeed.
+pub(super) fn failure_of(outcome: &Outcome) -> Failure {
+    match (outcome.status, &outcome.failure) {
+        (SagaStatus::Canceled, failure) => {
+            let cause = failure.as_ref().map(ToString::to_string);
+            Failure::new(error_name::CHILD_CANCELED, cause.unwrap_or_default())
+        }
+        (_, Some(failure)) => failure.clone(),
+        (_, None) => Failure::new(error_name::TASK_FAILED, "the child failed"),
+    }
 }
 
 /// Whether work may have been done although the attempt failed.

@@ -1,8 +1,8 @@
 //! Parallel and Map: scopes beside each other, and how their ends become the state's.
 
 use super::{
-    evaluation::{Subject, check_size, failure, json_bytes},
-    program::{Batch, Items, Kind, Map, State},
+    evaluation::{Subject, check_size, failure},
+    program::{Items, Kind, Map, State},
     saga::{Activity, Branches, Item, Iterations, Scope, Slot},
     turn::{Turn, Work},
     undo::{Undo, branches},
@@ -86,6 +86,9 @@ impl<'a> Turn<'a> {
         state: &'a State,
         map: &'a Map,
     ) -> Result<(), Failure> {
+        if map.is_distributed {
+            return self.begin_distribution(number, state, map);
+        }
         let input = self.effective_input(number, state)?;
         let items = self.items(number, state, map, &input)?;
         let mut count = |quantity, field| match quantity {
@@ -93,17 +96,13 @@ impl<'a> Turn<'a> {
             Some(quantity) => self.count(number, state, quantity, &input, field).map(Some),
         };
         let concurrency = count(map.max_concurrency.as_ref(), "MaxConcurrency")?.unwrap_or(0);
-        let items = match &map.batch {
-            None => items,
-            Some(batch) => self.batches(number, state, batch, items, &input)?,
-        };
         let length = items.len();
         self.tell(
             number,
             Happening::MapStarted {
                 state: state.name.to_string(),
                 length: length as u64,
-                distributed: map.is_distributed,
+                distributed: false,
             },
         );
         let tolerated = self.tolerated(number, state, map, length, &input)?;
@@ -127,9 +126,33 @@ impl<'a> Turn<'a> {
             })),
         );
         self.advance_map(number, state, map)
+            .inspect_err(|_| self.stop_members(number))
     }
 
-    /// How many iterations may fail.
+    /// How many iterations may fail: a count, a share in percent, or both.
+    pub(super) fn tolerance(
+        &mut self,
+        number: u32,
+        state: &State,
+        map: &Map,
+        input: &Value,
+    ) -> Result<(Option<u64>, Option<f64>), Failure> {
+        let count = match &map.tolerated_count {
+            None => None,
+            Some(count) => Some(self.count(number, state, count, input, TOLERATED_COUNT)?),
+        };
+        let Some(percentage) = &map.tolerated_percentage else {
+            return Ok((count, None));
+        };
+        let percentage = self.quantity(number, state, percentage, input, TOLERATED_PERCENTAGE)?;
+        if !(0.0..=100.0).contains(&percentage) {
+            let message =
+                format!("{TOLERATED_PERCENTAGE} must be between 0 and 100, but is {percentage}");
+            return Err(failure(state, error_name::RUNTIME, &message));
+        }
+        Ok((count, Some(percentage)))
+    }
+
     fn tolerated(
         &mut self,
         number: u32,
@@ -138,30 +161,21 @@ impl<'a> Turn<'a> {
         length: usize,
         input: &Value,
     ) -> Result<u64, Failure> {
-        let count = match &map.tolerated_count {
-            None => None,
-            Some(count) => Some(self.count(number, state, count, input, TOLERATED_COUNT)?),
-        };
-        let Some(percentage) = &map.tolerated_percentage else {
-            return Ok(count.unwrap_or(0));
-        };
-        let percentage = self.quantity(number, state, percentage, input, TOLERATED_PERCENTAGE)?;
-        if !(0.0..=100.0).contains(&percentage) {
-            let message =
-                format!("{TOLERATED_PERCENTAGE} must be between 0 and 100, but is {percentage}");
-            return Err(failure(state, error_name::RUNTIME, &message));
-        }
+        let (count, percentage) = self.tolerance(number, state, map, input)?;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             clippy::cast_precision_loss,
             reason = "a share of a length is a length"
         )]
-        let share = (length as f64 * percentage / 100.0).floor() as u64;
-        Ok(count.map_or(share, |count| count.min(share)))
+        let share = percentage.map(|percentage| (length as f64 * percentage / 100.0) as u64);
+        Ok(match (count, share) {
+            (Some(count), Some(share)) => count.min(share),
+            (count, share) => count.or(share).unwrap_or(0),
+        })
     }
 
-    fn items(
+    pub(super) fn items(
         &mut self,
         number: u32,
         state: &State,
@@ -201,57 +215,6 @@ impl<'a> Turn<'a> {
                 Err(failure(state, error, &message))
             }
         }
-    }
-
-    /// `ItemBatcher`: groups the items, so that one iteration works on several.
-    fn batches(
-        &mut self,
-        number: u32,
-        state: &State,
-        batch: &Batch,
-        items: Vec<Arc<Value>>,
-        input: &Arc<Value>,
-    ) -> Result<Vec<Arc<Value>>, Failure> {
-        let mut most = |quantity, field| match quantity {
-            None => Ok(usize::MAX),
-            Some(quantity) => self
-                .count(number, state, quantity, input, field)
-                .map(|count| usize::try_from(count).unwrap_or(usize::MAX).max(1)),
-        };
-        let most_items = most(batch.max_items.as_ref(), "MaxItemsPerBatch")?;
-        let most_bytes = most(batch.max_input_bytes.as_ref(), "MaxInputBytesPerBatch")?;
-        let shared = match &batch.input {
-            None => None,
-            Some(template) => {
-                let subject = Subject::default();
-                Some(self.template(number, state, template, input, subject, "BatchInput")?)
-            }
-        };
-        let mut batches: Vec<Vec<Value>> = Vec::new();
-        let mut bytes = 0;
-        for item in items {
-            let size = json_bytes(&item);
-            let fits = batches
-                .last()
-                .is_some_and(|batch| batch.len() < most_items && bytes + size <= most_bytes);
-            if !fits {
-                batches.push(Vec::new());
-                bytes = 0;
-            }
-            bytes += size;
-            if let Some(batch) = batches.last_mut() {
-                batch.push(Arc::unwrap_or_clone(item));
-            }
-        }
-        Ok(batches
-            .into_iter()
-            .map(|items| {
-                Arc::new(match &shared {
-                    None => json!({ "Items": items }),
-                    Some(shared) => json!({ "BatchInput": shared, "Items": items }),
-                })
-            })
-            .collect())
     }
 
     /// Begins as many iterations as may run at once; ends the Map after its last.
@@ -448,7 +411,8 @@ impl<'a> Turn<'a> {
     }
 
     /// Aborts the members of a Parallel or a Map that still run, and gathers what all of them did.
-    fn stop_members(&mut self, number: u32) {
+    pub(super) fn stop_members(&mut self, number: u32) {
+        self.stop_distribution(number);
         let Some(scope) = self.scope_mut(number) else {
             return;
         };
@@ -487,7 +451,7 @@ impl<'a> Turn<'a> {
         };
         let is_under_way = self
             .scope(number)
-            .is_some_and(|scope| !matches!(scope.activity, Activity::Moving));
+            .is_some_and(|scope| !matches!(scope.activity, Activity::Moving | Activity::Held(_)));
         if is_under_way {
             self.tell(
                 number,

@@ -35,7 +35,7 @@ impl<'a> Turn<'a> {
 
     /// Changes a scope's track, then drives it as far as it goes, and moves the scope on if all is
     /// undone.
-    fn drive(&mut self, number: u32, change: impl FnOnce(&mut Self, &mut Track)) {
+    pub(super) fn drive(&mut self, number: u32, change: impl FnOnce(&mut Self, &mut Track)) {
         let Some(scope) = self.scope_mut(number) else {
             return;
         };
@@ -75,6 +75,7 @@ impl<'a> Turn<'a> {
                         track.current = Some(Current::Branches(tracks));
                     }
                     Some(Undo::Step(step)) => track.current = Some(Current::Settling(step)),
+                    Some(Undo::Items(items)) => track.current = Some(Current::Items(items)),
                 },
                 Some(Current::Settling(step)) => match &step.doubt {
                     Some(doubt) if doubt.attempts.is_empty() => track.current = None,
@@ -87,6 +88,13 @@ impl<'a> Turn<'a> {
                     }
                 },
                 Some(Current::Undoing(_)) => return,
+                Some(Current::Items(items)) => {
+                    self.undo_items(items);
+                    if !items.closing.is_empty() {
+                        return;
+                    }
+                    track.current = None;
+                }
                 Some(Current::Branches(tracks)) => {
                     let mut tracks = std::mem::take(tracks);
                     for track in &mut tracks {
@@ -452,6 +460,7 @@ impl<'a> Turn<'a> {
                 let stacks = tracks.into_iter().map(|track| self.unwind(track)).collect();
                 stack.push(Undo::Branches(stacks));
             }
+            Some(Current::Items(items)) => stack.push(Undo::Items(items)),
         }
         stack
     }

@@ -77,6 +77,8 @@ fn activities(run: &Run, program: Option<&Program>) -> Vec<api::Activity> {
                         iterations.items.len()
                     )
                 }
+                Activity::Distribution(distribution) => distribution.describe(),
+                Activity::Held(_) => "the saga that it is part of".to_owned(),
                 Activity::Undoing(track) => doing(track, program),
                 Activity::Stuck(failure) => format!("a person: {failure}"),
             };
@@ -117,6 +119,11 @@ fn doing(track: &Track, program: Option<&Program>) -> String {
                 }
             }
         }
+        Some(Current::Items(items)) => format!(
+            "{} items of {} to be undone",
+            items.held.len() + items.closing.len(),
+            name(program, items.machine, items.state)
+        ),
         Some(Current::Branches(tracks)) => tracks
             .iter()
             .map(|track| doing(track, program))

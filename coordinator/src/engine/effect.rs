@@ -3,11 +3,12 @@
 //! Every effect is a message with an identity that depends on the journal alone, so publishing it
 //! twice is harmless and a replay publishes the same ones.
 
+use super::store::StoreRequest;
 use dirigent_contracts::{
     header::TraceContext,
     history::HistoryEvent,
-    id::SagaAddress,
-    journal::Parent,
+    id::{CommandId, DefinitionDigest, SagaAddress},
+    journal::{Parent, Part},
     outcome::{Failure, Outcome},
     task::Command,
     time::Timestamp,
@@ -56,12 +57,50 @@ pub enum Effect {
         /// Why, for people.
         reason: String,
     },
+    /// Start an item of a distributed Map, as a saga of the same version.
+    StartItem {
+        /// Its address.
+        child: SagaAddress,
+        /// The version.
+        digest: DefinitionDigest,
+        /// Its input.
+        input: Arc<Value>,
+        /// Who waits for it.
+        parent: Parent,
+        /// What of the definition it runs.
+        part: Part,
+        /// The trace that it belongs to.
+        trace: Option<TraceContext>,
+    },
+    /// Ask an item of a distributed Map to turn back, or to undo what it has done.
+    UndoItem {
+        /// Its address.
+        child: SagaAddress,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Tell an item of a distributed Map that it will not be undone.
+    ReleaseItem {
+        /// Its address.
+        child: SagaAddress,
+    },
+    /// Ask the object store; the answer is a reply to `command`.
+    Store {
+        /// What the answer is to name.
+        command: CommandId,
+        /// The subject that it goes to.
+        reply_to: String,
+        /// What is asked.
+        request: StoreRequest,
+    },
     /// Tell the saga that waits for this one how it ended.
     TellParent {
         /// Who waits.
         parent: Parent,
         /// How it ended.
         outcome: Outcome,
+        /// Whether it has done what may have to be undone, and waits to be told.
+        holds: bool,
     },
     /// Announce how the saga ended: its outcome record.
     Ended {

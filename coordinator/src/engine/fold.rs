@@ -142,7 +142,12 @@ impl Saga {
             return ignored(Ignored::AlreadyStarted);
         }
         self.forget_at = Timestamp::NEVER;
+        // A part that the version does not have is like a version that is missing.
+        let machine = start.part.map_or(0, |part| part.machine);
+        let program = program.filter(|program| program.machine(machine).is_some());
+        // An item ends with the saga that it is part of, and has no time of its own.
         let timeout = program.and_then(|program| program.timeout);
+        let timeout = timeout.filter(|_| start.part.is_none());
         let run = self.run.insert(Run {
             id: RunId::derive(&self.address, record.seq, record.at),
             digest: start.digest.clone(),
@@ -152,7 +157,8 @@ impl Saga {
             trace: record.trace,
             trigger: start.trigger.clone(),
             parent: start.parent.clone(),
-            scopes: BTreeMap::from([(0, Scope::new(0, None, None))]),
+            part: start.part,
+            scopes: BTreeMap::from([(0, Scope::new(machine, None, None))]),
             next_scope: 1,
             next_step: 1,
             pending: BTreeMap::new(),
@@ -178,7 +184,7 @@ impl Saga {
         let input = Arc::clone(&run.input);
         let mut effects = match program {
             None => self.break_down(record),
-            Some(program) => self.turn(program, record, |turn| turn.start(0, 0, input)),
+            Some(program) => self.turn(program, record, |turn| turn.start(0, machine, input)),
         };
         effects.history.insert(0, told);
         effects
@@ -225,8 +231,12 @@ impl Saga {
         let (Some(program), Some(run), true) = (program, &mut self.run, is_retry) else {
             return ignored(Ignored::NotApplicable);
         };
+        let machine = run.machine();
+        if program.machine(machine).is_none() {
+            return ignored(Ignored::NotApplicable);
+        }
         run.broken = None;
-        if let Some(timeout) = program.timeout {
+        if let Some(timeout) = program.timeout.filter(|_| run.part.is_none()) {
             run.deadline = record.at + timeout;
         }
         let input = Arc::clone(&run.input);
@@ -234,7 +244,7 @@ impl Saga {
         self.turn(program, record, |turn| {
             turn.tell(0, Happening::Resumed { skipped: false });
             if !has_begun {
-                turn.start(0, 0, input);
+                turn.start(0, machine, input);
             }
         })
     }
@@ -308,7 +318,7 @@ impl Turn<'_> {
                 reply.callback,
                 reply.worker.clone(),
             ),
-            Entry::Child(child) => self.hear_child(child.command, child.outcome.clone()),
+            Entry::Child(child) => self.hear_child(child),
             Entry::Event(event) => self.take_event(event),
             Entry::Timer(timer) => self.take_timer(timer.due),
             Entry::Control(control) => self.take_control(control),
@@ -393,18 +403,23 @@ impl Turn<'_> {
     fn take_control(&mut self, control: &Control) {
         match control {
             Control::Cancel { reason } => {
+                if self.run.ending.is_some() || self.run.is_past_pivot || self.held().is_some() {
+                    self.effects.ignored = Some(Ignored::NotApplicable);
+                    return;
+                }
+                self.cancel(reason);
+            }
+            Control::Undo { reason } => {
                 if self.run.ending.is_some() || self.run.is_past_pivot {
                     self.effects.ignored = Some(Ignored::NotApplicable);
                     return;
                 }
-                self.tell(
-                    0,
-                    Happening::CancelRequested {
-                        reason: reason.clone(),
-                    },
-                );
-                self.end_forward(Failure::new(error_name::CANCELED, reason.clone()), true);
+                self.cancel(reason);
             }
+            Control::Release => match self.held() {
+                Some(output) => self.end_released(output),
+                None => self.effects.ignored = Some(Ignored::NotApplicable),
+            },
             Control::Retry => self.resume(false),
             Control::Skip { .. } => self.resume(true),
             Control::Poison {
@@ -418,6 +433,14 @@ impl Turn<'_> {
                 self.poison(*command, failure);
             }
         }
+    }
+
+    fn cancel(&mut self, reason: &str) {
+        let told = Happening::CancelRequested {
+            reason: reason.to_owned(),
+        };
+        self.tell(0, told);
+        self.end_forward(Failure::new(error_name::CANCELED, reason), true);
     }
 
     fn resume(&mut self, is_skipped: bool) {

@@ -16,6 +16,8 @@
 //! * `transition`: entering, finishing, failing and leaving a state.
 //! * `attempt`: steps and answers.
 //! * `branching`: Parallel and Map.
+//! * `distribution`, `results`: Maps whose items are sagas of their own; [`store`]: what they ask of the
+//!   object store.
 //! * `undo`, `compensation`: the stack of what there is to undo, and undoing it.
 //! * `evaluation`, `comparison`: data in and out, and tests on it.
 //! * [`description`]: a saga's state in words.
@@ -25,11 +27,14 @@ mod branching;
 mod comparison;
 mod compensation;
 pub mod description;
+mod distribution;
 pub mod effect;
 mod evaluation;
 pub mod fold;
 pub mod program;
+mod results;
 pub mod saga;
+pub mod store;
 mod transition;
 mod turn;
 mod undo;

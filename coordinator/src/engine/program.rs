@@ -5,7 +5,9 @@
 
 use crate::expression::{Expression, Path, Query, SyntaxError, Template};
 use dirigent_contracts::{
-    definition::model::{self, Comparison, PathField, QueryLanguage, Retrier},
+    definition::model::{
+        self, Comparison, PathField, QueryLanguage, Retrier, Transformation,
+    },
     id::{DefinitionName, TaskName},
     limit,
 };
@@ -214,6 +216,38 @@ pub(super) struct Map {
     pub(super) tolerated_count: Option<Quantity>,
     pub(super) tolerated_percentage: Option<Quantity>,
     pub(super) batch: Option<Batch>,
+    pub(super) reader: Option<Reader>,
+    pub(super) writer: Option<Writer>,
+}
+
+/// Where a distributed Map reads its items.
+#[derive(Debug)]
+pub(super) struct Reader {
+    /// Whether the items are the objects of a bucket, and not what is in one of them.
+    pub(super) is_listing: bool,
+    pub(super) arguments: Option<Template>,
+    pub(super) config: Option<Template>,
+    pub(super) most: Option<Quantity>,
+}
+
+/// Where a distributed Map leaves its results.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// Whether they go to objects.
+    pub(super) is_object: bool,
+    pub(super) arguments: Option<Template>,
+    transformation: Option<Transformation>,
+    pub(super) is_lines: bool,
+}
+
+impl Map {
+    /// The form of the results. What goes to objects tells its items, if nothing else is asked for.
+    pub(super) fn transformation(&self) -> Transformation {
+        match &self.writer {
+            None => Transformation::Compact,
+            Some(writer) => writer.transformation.unwrap_or(Transformation::None),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -494,17 +528,6 @@ impl Compiler {
     }
 
     fn map(&mut self, map: &model::Map, language: QueryLanguage, pointer: &str) -> Map {
-        // Passing them over would run the Map over something else than it says.
-        for (field, is_there) in [
-            ("ItemReader", map.item_reader.is_some()),
-            ("ResultWriter", map.result_writer.is_some()),
-        ] {
-            if is_there {
-                let message =
-                    format!("{field} is not supported yet: items and results stay in the saga");
-                self.fault(format!("{pointer}/{field}"), None, message);
-            }
-        }
         let items = match (&map.items, &map.items_path) {
             (Some(items), _) => self
                 .template(items, language, &format!("{pointer}/Items"))
@@ -514,6 +537,17 @@ impl Compiler {
                 .map_or(Items::Input, Items::Path),
             (None, PathField::Absent | PathField::Null) => Items::Input,
         };
+        if map.is_distributed {
+            let mut awaits = false;
+            map.processor.for_each_action(&mut |action| {
+                awaits |= matches!(action, model::Action::Await { .. });
+            });
+            if awaits {
+                let message = "an item of a distributed Map cannot await events: it is a saga of \
+                               its own, whose key no event has";
+                self.fault(format!("{pointer}/ItemProcessor"), None, message.to_owned());
+            }
+        }
         Map {
             items,
             selector: map.item_selector.as_ref().and_then(|value| {
@@ -550,6 +584,76 @@ impl Compiler {
                     .as_ref()
                     .map(|q| self.quantity(q, "ItemBatcher/MaxInputBytesPerBatch", pointer)),
             }),
+            reader: map.item_reader.as_ref().map(|reader| {
+                self.item_reader(reader, language, &format!("{pointer}/ItemReader"))
+            }),
+            writer: map.result_writer.as_ref().map(|writer| {
+                self.result_writer(writer, language, &format!("{pointer}/ResultWriter"))
+            }),
+        }
+    }
+
+    fn item_reader(
+        &mut self,
+        reader: &model::ItemReader,
+        language: QueryLanguage,
+        pointer: &str,
+    ) -> Reader {
+        let action = bucket_action(&reader.resource);
+        if !matches!(action, Some("getObject" | "listObjectsV2")) {
+            let message = "items are read by s3:getObject or s3:listObjectsV2, which stand for the \
+                           object store of NATS";
+            self.fault(format!("{pointer}/Resource"), None, message.to_owned());
+        }
+        let mut config = reader.config.clone().unwrap_or_default();
+        let kind = config["InputType"].as_str();
+        if let Some(kind @ ("MANIFEST" | "PARQUET")) = kind {
+            let message = format!("{kind} cannot be read: only CSV, JSON and JSONL can");
+            let at = format!("{pointer}/ReaderConfig/InputType");
+            self.fault(at, None, message);
+        }
+        let most = most_items(&mut config);
+        let path = format!("{pointer}/ReaderConfig");
+        let arguments = match language {
+            QueryLanguage::JsonPath => "Parameters",
+            QueryLanguage::Jsonata => "Arguments",
+        };
+        Reader {
+            is_listing: action == Some("listObjectsV2"),
+            arguments: reader.arguments.as_ref().and_then(|value| {
+                self.template(value, language, &format!("{pointer}/{arguments}"))
+            }),
+            config: config
+                .is_object()
+                .then(|| self.template(&config, language, &path))
+                .flatten(),
+            most: most.map(|most| self.quantity(&most, "MaxItems", &path)),
+        }
+    }
+
+    fn result_writer(
+        &mut self,
+        writer: &model::ResultWriter,
+        language: QueryLanguage,
+        pointer: &str,
+    ) -> Writer {
+        let action = writer.resource.as_deref().map(bucket_action);
+        if !matches!(action, None | Some(Some("putObject"))) {
+            let message =
+                "results are written by s3:putObject, which stands for the object store of NATS";
+            self.fault(format!("{pointer}/Resource"), None, message.to_owned());
+        }
+        let arguments = match language {
+            QueryLanguage::JsonPath => "Parameters",
+            QueryLanguage::Jsonata => "Arguments",
+        };
+        Writer {
+            is_object: action.is_some(),
+            arguments: writer.arguments.as_ref().and_then(|value| {
+                self.template(value, language, &format!("{pointer}/{arguments}"))
+            }),
+            transformation: writer.transformation,
+            is_lines: writer.is_lines,
         }
     }
 
@@ -724,6 +828,34 @@ impl Compiler {
             offset,
             message,
         });
+    }
+}
+
+/// The action of `arn:aws:states:::s3:ACTION`, or of `s3:ACTION`.
+fn bucket_action(resource: &str) -> Option<&str> {
+    let action = resource.strip_prefix("s3:").or_else(|| {
+        let mut parts = resource.splitn(6, ':');
+        let is_arn = parts.next() == Some("arn");
+        let (_, service) = (parts.next()?, parts.next()?);
+        let rest = parts.nth(2)?;
+        rest.strip_prefix("s3:")
+            .filter(|_| is_arn && service == "states")
+    })?;
+    Some(action)
+}
+
+/// Takes `MaxItems` or `MaxItemsPath` out of a `ReaderConfig`.
+fn most_items(config: &mut Value) -> Option<model::Quantity> {
+    let fields = config.as_object_mut()?;
+    if let Some(path) = fields.remove("MaxItemsPath") {
+        return path.as_str().map(|path| model::Quantity::Path(path.into()));
+    }
+    match fields.remove("MaxItems")? {
+        Value::String(text) => {
+            let source = text.strip_prefix("{%")?.strip_suffix("%}")?;
+            Some(model::Quantity::Expression(source.trim().into()))
+        }
+        number => number.as_f64().map(model::Quantity::Literal),
     }
 }
 

@@ -5,11 +5,14 @@
 //! being left within the same fold. Invariants: whatever waits has a deadline; `pending` names
 //! exactly the steps that somebody may still answer; a saga that has ended holds nothing.
 
-use super::undo::{Track, Undo};
+use super::{
+    distribution::Distribution,
+    undo::{Track, Undo},
+};
 use dirigent_contracts::{
     header::TraceContext,
     id::{CommandId, DefinitionDigest, JournalSeq, PartitionId, RunId, SagaAddress},
-    journal::{EventEntry, Parent, Trigger},
+    journal::{EventEntry, Parent, Part, Trigger},
     outcome::{Failure, Outcome, SagaStatus},
     time::Timestamp,
 };
@@ -51,6 +54,8 @@ pub struct Run {
     pub(super) trace: Option<TraceContext>,
     pub(super) trigger: Option<Trigger>,
     pub(super) parent: Option<Parent>,
+    /// What of the definition it runs, if it is an item of a distributed Map.
+    pub(super) part: Option<Part>,
     pub(super) scopes: BTreeMap<u32, Scope>,
     pub(super) next_scope: u32,
     pub(super) next_step: u32,
@@ -129,6 +134,10 @@ pub(super) enum Activity {
     Branches(Branches),
     /// The iterations of a Map.
     Iterations(Box<Iterations>),
+    /// The items of a distributed Map.
+    Distribution(Box<Distribution>),
+    /// Whether this item of a distributed Map, which has ended with this output, is to be undone.
+    Held(Arc<Value>),
     /// The undoing of what was done.
     Undoing(Box<Track>),
     /// A person: the step's command killed its workers.
@@ -283,6 +292,11 @@ impl Run {
         self.trigger.as_ref()
     }
 
+    /// The machine that it runs: the definition's own, or the item processor of a distributed Map.
+    pub(super) fn machine(&self) -> u32 {
+        self.part.map_or(0, |part| part.machine)
+    }
+
     /// The saga that waits for it.
     pub fn parent(&self) -> Option<&Parent> {
         self.parent.as_ref()
@@ -365,9 +379,12 @@ impl Activity {
             Self::Attempt(attempt) => attempt.deadline.min(attempt.heartbeat_deadline),
             Self::Until(at) => *at,
             Self::Undoing(track) => track.next_deadline(),
-            Self::Moving | Self::Branches(_) | Self::Iterations(_) | Self::Stuck(_) => {
-                Timestamp::NEVER
-            }
+            Self::Moving
+            | Self::Branches(_)
+            | Self::Iterations(_)
+            | Self::Distribution(_)
+            | Self::Held(_)
+            | Self::Stuck(_) => Timestamp::NEVER,
         }
     }
 }

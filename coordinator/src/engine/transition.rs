@@ -445,6 +445,10 @@ impl<'a> Turn<'a> {
                 } else {
                     SagaStatus::Succeeded
                 };
+                if self.run.part.is_some() && !scope.undo.is_empty() {
+                    self.hold(output);
+                    return;
+                }
                 self.end_saga(Outcome {
                     status,
                     output: Some(output),
@@ -484,23 +488,60 @@ impl<'a> Turn<'a> {
         });
     }
 
+    /// The saga has ended; whoever waits for it, and everybody else, is told.
     fn end_saga(&mut self, outcome: Outcome) {
+        if let Some(parent) = self.run.parent.clone() {
+            self.ask(Effect::TellParent {
+                parent,
+                outcome: outcome.clone(),
+                holds: false,
+            });
+        }
+        self.close(outcome);
+    }
+
+    /// An item of a distributed Map has succeeded, but what it did may have to be undone: it waits
+    /// for how the saga that it is part of ends.
+    fn hold(&mut self, output: Arc<Value>) {
+        if let Some(parent) = self.run.parent.clone() {
+            self.ask(Effect::TellParent {
+                parent,
+                outcome: succeeded(Arc::clone(&output)),
+                holds: true,
+            });
+        }
+        self.tell(0, Happening::Held);
+        self.set_activity(0, Activity::Held(output));
+    }
+
+    /// The output of an item that is held.
+    pub(super) fn held(&self) -> Option<Arc<Value>> {
+        match &self.scope(0)?.activity {
+            Activity::Held(output) => Some(Arc::clone(output)),
+            _ => None,
+        }
+    }
+
+    /// A held item will not be undone. Its parent knows how it ended.
+    pub(super) fn end_released(&mut self, output: Arc<Value>) {
+        self.close(succeeded(output));
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        self.forget_undo();
         self.tell(
             0,
             Happening::SagaEnded {
                 outcome: outcome.clone(),
             },
         );
-        self.ask(Effect::Ended {
-            outcome: outcome.clone(),
-            started_at: self.run.started_at,
-            ended_at: self.now,
-            trace: self.run.trace,
-        });
-        if let Some(parent) = self.run.parent.clone() {
-            self.ask(Effect::TellParent {
-                parent,
+        // How an item ended stands in the journal of the saga that it is part of.
+        if self.run.part.is_none() {
+            self.ask(Effect::Ended {
                 outcome: outcome.clone(),
+                started_at: self.run.started_at,
+                ended_at: self.now,
+                trace: self.run.trace,
             });
         }
         self.run.scopes.clear();
@@ -508,6 +549,14 @@ impl<'a> Turn<'a> {
         self.buffered.clear();
         self.work.clear();
         self.run.outcome = Some(outcome);
+    }
+}
+
+fn succeeded(output: Arc<Value>) -> Outcome {
+    Outcome {
+        status: SagaStatus::Succeeded,
+        output: Some(output),
+        failure: None,
     }
 }
 

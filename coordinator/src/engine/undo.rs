@@ -16,6 +16,21 @@ pub(super) enum Undo {
     Step(Box<UndoStep>),
     /// What branches or iterations did; undone side by side.
     Branches(Vec<Vec<Undo>>),
+    /// What the items of a distributed Map did, which undo themselves when they are told to.
+    Items(Box<UndoItems>),
+}
+
+/// The items of a distributed Map that are to be undone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct UndoItems {
+    pub(super) machine: u32,
+    pub(super) state: u32,
+    /// The step that they are attempts of.
+    pub(super) step: u32,
+    /// Indices of those that have succeeded and wait to be told.
+    pub(super) held: BTreeSet<u32>,
+    /// Indices of those that were told, and have not ended yet.
+    pub(super) closing: BTreeSet<u32>,
 }
 
 /// A step that succeeded, or whose outcome is unknown.
@@ -62,6 +77,8 @@ pub(super) enum Current {
     Undoing(Box<Undoing>),
     /// Undoing branches, side by side.
     Branches(Vec<Track>),
+    /// Items of a distributed Map undo themselves.
+    Items(Box<UndoItems>),
 }
 
 /// The undoing of one step.
@@ -132,6 +149,7 @@ impl Track {
                 .map(Self::next_deadline)
                 .min()
                 .unwrap_or(Timestamp::NEVER),
+            Some(Current::Items(_)) => Timestamp::NEVER,
         }
     }
 
@@ -142,7 +160,7 @@ impl Track {
                 _ => None,
             },
             Some(Current::Branches(tracks)) => tracks.iter().find_map(Self::stuck_at),
-            Some(Current::Settling(_)) | None => None,
+            Some(Current::Settling(_) | Current::Items(_)) | None => None,
         }
     }
 
@@ -156,6 +174,18 @@ impl Track {
             _ => None,
         };
         current.or_else(|| doubtful_in(&mut self.stack, step))
+    }
+
+    /// Finds the items of a distributed Map by their step, wherever they wait.
+    pub(super) fn items_mut(&mut self, step: u32) -> Option<&mut UndoItems> {
+        let current = match &mut self.current {
+            Some(Current::Items(items)) if items.step == step => Some(items.as_mut()),
+            Some(Current::Branches(tracks)) => {
+                tracks.iter_mut().find_map(|track| track.items_mut(step))
+            }
+            _ => None,
+        };
+        current.or_else(|| items_in(&mut self.stack, step))
     }
 
     /// The undoing that is under way as this step.
@@ -172,7 +202,7 @@ impl Track {
             Some(Current::Branches(tracks)) => {
                 tracks.iter_mut().flat_map(Self::undoings_mut).collect()
             }
-            Some(Current::Settling(_)) | None => Vec::new(),
+            Some(Current::Settling(_) | Current::Items(_)) | None => Vec::new(),
         }
     }
 
@@ -187,7 +217,7 @@ impl Track {
             Some(Current::Branches(tracks)) => {
                 tracks.iter().any(|track| track.awaits(step, attempt))
             }
-            Some(Current::Settling(_)) | None => false,
+            Some(Current::Settling(_) | Current::Items(_)) | None => false,
         }
     }
 
@@ -211,6 +241,7 @@ impl Track {
             Some(Current::Settling(of)) => vec![(of.machine, of.state)],
             Some(Current::Undoing(undoing)) => vec![(undoing.of.machine, undoing.of.state)],
             Some(Current::Branches(tracks)) => tracks.iter().flat_map(Self::steps).collect(),
+            Some(Current::Items(items)) => vec![(items.machine, items.state)],
         };
         steps.extend(steps_of(&self.stack));
         steps
@@ -222,6 +253,16 @@ pub(super) fn doubtful_in(stack: &mut [Undo], step: u32) -> Option<&mut UndoStep
     stack.iter_mut().find_map(|undo| match undo {
         Undo::Step(of) => (of.step == step && of.doubt.is_some()).then_some(of.as_mut()),
         Undo::Branches(stacks) => stacks.iter_mut().find_map(|stack| doubtful_in(stack, step)),
+        Undo::Items(_) => None,
+    })
+}
+
+/// Finds the items of a distributed Map by their step.
+pub(super) fn items_in(stack: &mut [Undo], step: u32) -> Option<&mut UndoItems> {
+    stack.iter_mut().find_map(|undo| match undo {
+        Undo::Step(_) => None,
+        Undo::Branches(stacks) => stacks.iter_mut().find_map(|stack| items_in(stack, step)),
+        Undo::Items(items) => (items.step == step).then_some(items.as_mut()),
     })
 }
 
@@ -236,6 +277,7 @@ pub(super) fn steps_of(stack: &[Undo]) -> Vec<(u32, u32)> {
                     steps.extend(steps_of(stack));
                 }
             }
+            Undo::Items(items) => steps.push((items.machine, items.state)),
         }
     }
     steps
