@@ -65,6 +65,7 @@ impl Coordinator {
             client: broker.client.clone(),
             publisher: broker.publisher.clone(),
             snapshots: broker.snapshots.clone(),
+            objects: broker.objects.clone(),
             definitions: definitions.clone(),
             spans: Spans::new(telemetry),
             settings: Arc::clone(&settings),

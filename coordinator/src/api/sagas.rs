@@ -78,6 +78,7 @@ impl Api {
             input: Arc::new(input),
             trigger: None,
             parent: None,
+            part: None,
         };
         let message_id = caller
             .message_id

@@ -7,6 +7,7 @@ pub(crate) mod assets;
 pub(crate) mod definitions;
 pub(crate) mod journal;
 pub(crate) mod listing;
+pub(crate) mod objects;
 pub(crate) mod publisher;
 pub(crate) mod snapshots;
 
@@ -16,6 +17,7 @@ use async_nats::{
     jetstream::{Context, ContextBuilder, kv::Store},
 };
 use definitions::DefinitionStore;
+use objects::Objects;
 use publisher::Publisher;
 use snapshots::Snapshots;
 use std::{error::Error, time::Duration};
@@ -111,6 +113,7 @@ pub(crate) struct Broker {
     pub(crate) context: Context,
     pub(crate) publisher: Publisher,
     pub(crate) snapshots: Snapshots,
+    pub(crate) objects: Objects,
     pub(crate) definitions: DefinitionStore,
     /// Leases, members, checkpoints and settings.
     pub(crate) bucket: Store,
@@ -140,6 +143,7 @@ impl Broker {
                 assets.sagas,
                 assets.partitions_bucket.clone(),
             ),
+            objects: Objects::new(context.clone()),
             definitions: DefinitionStore::open(assets.definitions).await?,
             bucket: assets.partitions_bucket,
             partitions: assets.partitions,

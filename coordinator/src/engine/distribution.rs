@@ -53,7 +53,9 @@ pub(super) struct Distribution {
     /// How many sagas have begun: the index of the next.
     next: u32,
     /// Those that run.
-    pub(super) live: BTreeMap<u32, Live>,
+    live: BTreeMap<u32, Live>,
+    /// How large those of their inputs are that are kept.
+    live_bytes: usize,
     /// Indices of those that have ended and wait for how this saga ends.
     held: BTreeSet<u32>,
     concurrency: u32,
@@ -71,6 +73,8 @@ struct Reading {
     source: ItemSource,
     /// How many items were read.
     read: u64,
+    /// The version of the object that they are of.
+    version: Option<String>,
     /// How many times was asked.
     asked: u32,
     /// Whether an answer is awaited.
@@ -93,6 +97,12 @@ pub(super) struct Live {
     pub(super) since: Timestamp,
     /// Its input, if the result is to tell it.
     pub(super) input: Option<Arc<Value>>,
+}
+
+impl Live {
+    fn bytes(&self) -> usize {
+        self.input.as_deref().map_or(0, json_bytes)
+    }
 }
 
 /// How many items may fail.
@@ -160,9 +170,7 @@ impl Distribution {
         if !self.results.is_written() {
             return false;
         }
-        let inputs = self.live.values().filter_map(|live| live.input.as_deref());
-        let inputs: usize = inputs.map(json_bytes).sum();
-        inputs + self.results.bytes() > limit::MAP_HELD_BYTES
+        self.live_bytes + self.results.bytes() > limit::MAP_HELD_BYTES
     }
 }
 
@@ -209,6 +217,7 @@ impl<'a> Turn<'a> {
                 step,
                 source,
                 read: 0,
+                version: None,
                 asked: 0,
                 is_asked: false,
             }
@@ -230,6 +239,7 @@ impl<'a> Turn<'a> {
                 taken: 0,
                 next: 0,
                 live: BTreeMap::new(),
+                live_bytes: 0,
                 held: BTreeSet::new(),
                 concurrency: u32::try_from(concurrency).unwrap_or(limit::MAP_CONCURRENCY),
                 failed: 0,
@@ -287,9 +297,12 @@ impl<'a> Turn<'a> {
                 Some(self.template(number, state, template, input, subject, "BatchInput")?)
             }
         };
+        // A batch has to fit into an input, with what is around the items.
+        let around = 64 + shared.as_ref().map_or(0, json_bytes);
+        let room = limit::PAYLOAD_BYTES.saturating_sub(around);
         Ok(Batching {
             most_items,
-            most_bytes,
+            most_bytes: most_bytes.min(room as u64),
             shared,
         })
     }
@@ -308,6 +321,7 @@ impl<'a> Turn<'a> {
         state: &'a State,
         map: &'a Map,
     ) -> Result<(), Failure> {
+        let mut is_starved = false;
         loop {
             let Some(distribution) = self.distribution(number) else {
                 return Ok(());
@@ -318,12 +332,13 @@ impl<'a> Turn<'a> {
                 break;
             }
             let Some((input, items)) = self.next_item(number, state, map)? else {
+                is_starved = true;
                 break;
             };
             check_size(state, &input)?;
             self.begin_item(number, state, map, input, items);
         }
-        self.read_on(number);
+        self.read_on(number, is_starved);
         let Some(distribution) = self.distribution(number) else {
             return Ok(());
         };
@@ -451,6 +466,7 @@ impl<'a> Turn<'a> {
             since: now,
             input: tells_input.then(|| Arc::clone(&input)),
         };
+        distribution.live_bytes += live.bytes();
         distribution.live.insert(index, live);
         let Some(child) = self.item_address(step, index) else {
             return;
@@ -496,21 +512,16 @@ impl<'a> Turn<'a> {
     }
 
     /// Asks for items before those that wait run out.
-    fn read_on(&mut self, number: u32) {
+    fn read_on(&mut self, number: u32, is_starved: bool) {
         let Some(distribution) = self.distribution(number) else {
             return;
         };
-        let known = distribution.waiting.len();
-        let needed = distribution.batching.as_ref().map_or(0, |batching| {
-            usize::try_from(batching.most_items).unwrap_or(usize::MAX)
-        });
-        let bytes: usize = distribution.waiting.iter().map(|i| json_bytes(i)).sum();
-        // Unbounded batches take what fits into one input.
-        let is_low = known < limit::MAP_READ_ITEMS / 2 || known < needed;
+        let is_low = distribution.batching.is_none()
+            && distribution.waiting.len() < limit::MAP_READ_ITEMS / 2;
         let Some(reading) = &mut distribution.reading else {
             return;
         };
-        if reading.is_asked || !is_low || bytes > limit::PAYLOAD_BYTES {
+        if reading.is_asked || !(is_starved || is_low) {
             return;
         }
         reading.is_asked = true;
@@ -519,6 +530,7 @@ impl<'a> Turn<'a> {
         let request = StoreRequest::Read {
             source: reading.source.clone(),
             skip: reading.read,
+            version: reading.version.clone(),
         };
         self.ask_store(step, asked, request);
     }
@@ -584,6 +596,7 @@ impl<'a> Turn<'a> {
         let count = items.items.len() as u64;
         reading.read += count;
         reading.is_asked = false;
+        reading.version = items.version;
         let read = reading.read;
         let step = reading.step;
         distribution.waiting.extend(items.items);
@@ -639,6 +652,7 @@ impl<'a> Turn<'a> {
             self.effects.ignored = Some(Ignored::NotPending);
             return;
         };
+        distribution.live_bytes -= live.bytes();
         let outcome = &child.outcome;
         if child.holds {
             distribution.held.insert(index);

@@ -21,6 +21,7 @@
 //! * `undo`, `compensation`: the stack of what there is to undo, and undoing it.
 //! * `evaluation`, `comparison`: data in and out, and tests on it.
 //! * [`description`]: a saga's state in words.
+//! * [`offline`]: sagas without a broker.
 
 mod attempt;
 mod branching;
@@ -31,6 +32,7 @@ mod distribution;
 pub mod effect;
 mod evaluation;
 pub mod fold;
+pub mod offline;
 pub mod program;
 mod results;
 pub mod saga;

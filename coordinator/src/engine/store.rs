@@ -19,6 +19,8 @@ pub enum StoreRequest {
         source: ItemSource,
         /// How many were read before.
         skip: u64,
+        /// Which version of the object they were of.
+        version: Option<String>,
     },
     /// Objects to be written, over what may be there.
     Write(Vec<StoredObject>),
@@ -31,6 +33,9 @@ pub struct Items {
     pub items: Vec<Arc<Value>>,
     /// Whether there are no more.
     pub last: bool,
+    /// The version of the object: all items come from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// Where items come from.

@@ -11,10 +11,11 @@ use dirigent_contracts::{
     envelope,
     event::CloudEvent,
     header::TraceContext,
-    id::{DefinitionDigest, PartitionId, SagaAddress},
-    journal::{Child, Control, Entry, Parent, Start, Timer},
+    id::{CommandId, DefinitionDigest, PartitionId, SagaAddress},
+    journal::{Child, Control, Entry, Parent, Part, Start, Timer},
     outcome::Outcome,
     subject::{self, EntryKind, JournalSubject},
+    task::{Reply, TaskResult},
     time::Timestamp,
 };
 use serde_json::{Value, json};
@@ -63,6 +64,7 @@ pub(super) fn start_child(
     digest: DefinitionDigest,
     input: Arc<Value>,
     parent: Parent,
+    part: Option<Part>,
     trace: Option<TraceContext>,
 ) -> Outgoing {
     let partition = PartitionId::of(&child.key, partitions);
@@ -72,16 +74,20 @@ pub(super) fn start_child(
         input,
         trigger: None,
         parent: Some(parent),
+        part,
     };
     start(partition, child, body, message_id, trace)
 }
 
 /// What tells a saga that its child has ended.
-pub(super) fn tell_parent(parent: &Parent, outcome: Outcome) -> Outgoing {
-    let message_id = format!("{}.e", parent.command);
+///
+/// An item of a Map that is undone after it has succeeded tells twice, once of each.
+pub(super) fn tell_parent(parent: &Parent, outcome: Outcome, holds: bool) -> Outgoing {
+    let message_id = format!("{}.{}", parent.command, outcome.status);
     let body = Entry::Child(Child {
         command: parent.command,
         outcome,
+        holds,
     });
     entry(
         parent.partition,
@@ -90,6 +96,17 @@ pub(super) fn tell_parent(parent: &Parent, outcome: Outcome) -> Outgoing {
         &body,
         message_id,
     )
+}
+
+/// The answer to a command, by the coordinator itself.
+pub(super) fn reply(command: CommandId, reply_to: String, result: TaskResult) -> Outgoing {
+    let reply = Reply {
+        command,
+        result,
+        callback: false,
+        worker: String::new(),
+    };
+    Outgoing::new(reply_to, envelope::encode(&reply)).with_message_id(format!("{command}.r"))
 }
 
 /// A deadline of a saga.
@@ -120,6 +137,10 @@ pub(crate) fn control(
     )
 }
 
+fn child_control(partitions: u16, child: &SagaAddress, what: Control, id: String) -> Outgoing {
+    control(PartitionId::of(&child.key, partitions), child, what, id)
+}
+
 /// The message of an effect; `None` for one that needs a look at the world first.
 ///
 /// `cause` is the run and entry that asked, for the ids of announcements.
@@ -130,7 +151,23 @@ pub(super) fn message(
     effect: &Effect,
 ) -> Option<Outgoing> {
     Some(match effect {
-        Effect::StartChild { .. } => return None,
+        Effect::StartChild { .. } | Effect::Store { .. } => return None,
+        Effect::StartItem {
+            child,
+            digest,
+            input,
+            parent,
+            part,
+            trace,
+        } => start_child(
+            partitions,
+            child,
+            digest.clone(),
+            Arc::clone(input),
+            parent.clone(),
+            Some(*part),
+            *trace,
+        ),
         Effect::Command { command, trace } => {
             let subject = subject::command(&command.task, command.command);
             Outgoing::new(subject, envelope::encode(&**command))
@@ -139,13 +176,24 @@ pub(super) fn message(
         }
         Effect::DomainEvent(event) => domain_event(event),
         Effect::CancelChild { child, reason } => {
-            let partition = PartitionId::of(&child.key, partitions);
-            let cancel = Control::Cancel {
-                reason: reason.clone(),
-            };
-            control(partition, child, cancel, format!("{cause}.{}.x", child.key))
+            let reason = reason.clone();
+            let id = format!("{cause}.{}.x", child.key);
+            child_control(partitions, child, Control::Cancel { reason }, id)
         }
-        Effect::TellParent { parent, outcome } => tell_parent(parent, outcome.clone()),
+        Effect::UndoItem { child, reason } => {
+            let reason = reason.clone();
+            let id = format!("{cause}.{}.u", child.key);
+            child_control(partitions, child, Control::Undo { reason }, id)
+        }
+        Effect::ReleaseItem { child } => {
+            let id = format!("{cause}.{}.r", child.key);
+            child_control(partitions, child, Control::Release, id)
+        }
+        Effect::TellParent {
+            parent,
+            outcome,
+            holds,
+        } => tell_parent(parent, outcome.clone(), *holds),
         Effect::Ended {
             outcome,
             started_at,

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     broker::{
         journal::{Delivered, JournalReader},
+        objects::Objects,
         publisher::{Outgoing, Published, Publisher},
         snapshots::{SaveError, Snapshots},
     },
@@ -20,12 +21,12 @@ use crate::{
 };
 use dirigent_contracts::{
     api::SagaSummary,
-    envelope, error_name,
+    error_name,
     id::{JournalSeq, PartitionId, SagaAddress},
     journal::{Entry, Start},
     outcome::{Failure, Outcome, SagaStatus},
     subject::{self, EntryKind, JournalSubject},
-    task::{Reply, TaskResult},
+    task::TaskResult,
     time::Timestamp,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -57,6 +58,7 @@ pub(crate) struct Tools {
     pub(crate) client: async_nats::Client,
     pub(crate) publisher: Publisher,
     pub(crate) snapshots: Snapshots,
+    pub(crate) objects: Objects,
     pub(crate) definitions: Definitions,
     pub(crate) spans: Spans,
     pub(crate) settings: Arc<Settings>,
@@ -295,7 +297,24 @@ impl Processor {
 
     fn send(&mut self, address: SagaAddress, seq: JournalSeq, cause: &str, effect: Effect) {
         let message = messages::message(self.tools.partitions, &address, cause, &effect);
-        let ack: Ack = if let Some(message) = message {
+        let ack: Ack = if let Effect::Store {
+            command,
+            reply_to,
+            request,
+        } = effect
+        {
+            let tools = self.tools.clone();
+            async move {
+                let result = tools.objects.answer(command, request).await;
+                let reply = messages::reply(command, reply_to, result);
+                let published = tools.publisher.publish(reply).await;
+                if let Published::Refused(reason) = published {
+                    tracing::error!(saga = %address, reason, "an answer of the object store is lost");
+                }
+                (address, seq, Ok(()))
+            }
+            .boxed()
+        } else if let Some(message) = message {
             let published = self.tools.publisher.publish(message);
             async move {
                 let result = match published.await {
@@ -348,23 +367,18 @@ impl Processor {
     fn answer_refusal(address: &SagaAddress, effect: &Effect, reason: &str) -> Option<Outgoing> {
         match effect {
             Effect::Command { command, .. } => {
-                let reply = Reply {
-                    command: command.command,
-                    result: TaskResult::Failed {
-                        failure: Failure::new(
-                            error_name::DATA_LIMIT_EXCEEDED,
-                            format!("the command could not be published: {reason}"),
-                        ),
-                        retryable: false,
-                    },
-                    callback: false,
-                    worker: String::new(),
+                let result = TaskResult::Failed {
+                    failure: Failure::new(
+                        error_name::DATA_LIMIT_EXCEEDED,
+                        format!("the command could not be published: {reason}"),
+                    ),
+                    retryable: false,
                 };
-                let message = Outgoing::new(command.reply_to.clone(), envelope::encode(&reply));
-                Some(message.with_message_id(format!("{}.r", command.command)))
+                let reply_to = command.reply_to.clone();
+                Some(messages::reply(command.command, reply_to, result))
             }
-            Effect::StartChild { parent, .. } => {
-                Some(messages::tell_parent(parent, not_started(reason)))
+            Effect::StartChild { parent, .. } | Effect::StartItem { parent, .. } => {
+                Some(messages::tell_parent(parent, not_started(reason), false))
             }
             _ => {
                 tracing::error!(saga = %address, ?effect, reason, "an effect is lost: a person must act");
@@ -553,6 +567,7 @@ async fn start_child(tools: &Tools, effect: &Effect) -> Result<(), String> {
         digest,
         Arc::clone(input),
         parent.clone(),
+        None,
         *trace,
     );
     let subject = message.subject().to_owned();

@@ -175,6 +175,7 @@ impl Router {
                             input,
                             trigger: Some(trigger),
                             parent: None,
+                            part: None,
                         };
                         let partition = PartitionId::of(&key, self.broker.partitions);
                         let address = SagaAddress {

@@ -9,7 +9,7 @@ use crate::{
 use dirigent_contracts::{
     api::CallbackRequest,
     definition::model::{Action, Machine},
-    id::SagaAddress,
+    id::DefinitionName,
     outcome::{Failure, Outcome},
     task::TaskResult,
 };
@@ -34,7 +34,8 @@ struct Script {
     strays: Vec<String>,
 }
 
-type Scripts = Arc<Mutex<HashMap<SagaAddress, Script>>>;
+/// By definition, of which there is one for each run: the items of a distributed Map share its script.
+type Scripts = Arc<Mutex<HashMap<DefinitionName, Script>>>;
 
 /// What the worker is to do about a command.
 enum Answer {
@@ -93,7 +94,7 @@ fn work(
 ) -> Result<Value, TaskError> {
     let answer = {
         let mut scripts = scripts.lock().unwrap_or_else(PoisonError::into_inner);
-        let script = scripts.get_mut(context.saga());
+        let script = scripts.get_mut(&context.saga().definition);
         let script = script.ok_or_else(|| TaskError::new("Unknown", "no such run"))?;
         script.answer(context, input)
     };
@@ -177,13 +178,13 @@ async fn recorded_runs_come_out_the_same_through_a_real_broker() -> anyhow::Resu
         scripts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(saga.clone(), script);
+            .insert(saga.definition.clone(), script);
         let ended = stage.run(&name, "run", run.input.clone()).await?;
         let history = stage.history(&name, "run").await?;
         let script = scripts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&saga);
+            .remove(&saga.definition);
         let (payloads, strays) =
             script.map_or_else(Default::default, |script| (script.payloads, script.strays));
         let played = Played {

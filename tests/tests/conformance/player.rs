@@ -3,15 +3,18 @@
 use crate::cases::{Case, Recording, Task};
 use dirigent_contracts::{
     history::HistoryEvent,
-    id::{JournalSeq, PartitionId, SagaAddress},
-    journal::{Entry, Start, Timer},
+    id::SagaAddress,
+    journal::{Entry, Start},
     outcome::Outcome,
     task::{Command, Reply, TaskResult},
     time::Timestamp,
 };
-use dirigent_coordinator::engine::{Effect, Program, Record, Saga, fold};
+use dirigent_coordinator::engine::{
+    Effect,
+    offline::{Offline, Step},
+};
 use serde_json::Value;
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// More entries than any recording needs.
 const MOST_ENTRIES: u64 = 2_000;
@@ -41,14 +44,11 @@ pub(crate) struct Played {
 }
 
 pub(crate) struct Player<'a> {
-    program: Program,
-    saga: Option<Saga>,
-    now: Timestamp,
-    seq: u64,
+    address: SagaAddress,
+    world: Offline<'a>,
     fault: Fault,
     recording: &'a Recording,
     answers: Vec<Option<&'a Task>>,
-    inbox: VecDeque<Entry>,
     played: Played,
 }
 
@@ -62,15 +62,16 @@ impl<'a> Player<'a> {
         let document = case.machines[&recording.machine].to_string();
         let (parsed, program) = dirigent_coordinator::compile("recorded.json", &document)
             .map_err(|report| format!("refused: {:?}", report.diagnostics()))?;
-        let mut player = Self {
-            program,
-            saga: None,
-            now: Timestamp::from_millis(1_700_000_000_000),
-            seq: 0,
+        let began = Timestamp::from_millis(1_700_000_000_000);
+        let mut player = Player {
+            address: SagaAddress {
+                definition: "recorded".parse().unwrap_or_else(|error| panic!("{error}")),
+                key: "run".parse().unwrap_or_else(|error| panic!("{error}")),
+            },
+            world: Offline::new(&program, began),
             fault,
             recording,
             answers: recording.tasks.iter().map(Some).collect(),
-            inbox: VecDeque::new(),
             played: Played {
                 outcome: None,
                 payloads: Vec::new(),
@@ -79,15 +80,17 @@ impl<'a> Player<'a> {
                 elapsed: Duration::ZERO,
             },
         };
-        player.inbox.push_back(Entry::Start(Start {
+        let start = Start {
             digest: parsed.digest,
             input: Arc::new(recording.input.clone()),
             trigger: None,
             parent: None,
-        }));
-        let began = player.now;
+            part: None,
+        };
+        let address = player.address.clone();
+        player.world.push(address, Entry::Start(start));
         player.run();
-        player.played.elapsed = player.now.since(began);
+        player.played.elapsed = player.world.now().since(began);
         for left in player.answers.iter().flatten() {
             let stray = format!("{:?} was called in the recording, and not here", left.state);
             player.played.strays.push(stray);
@@ -96,49 +99,31 @@ impl<'a> Player<'a> {
     }
 
     fn run(&mut self) {
-        while self.played.outcome.is_none() && self.seq < MOST_ENTRIES {
-            let deadline = self
-                .saga
-                .as_ref()
-                .map_or(Timestamp::NEVER, Saga::next_deadline);
-            let entry = match self.inbox.pop_front() {
-                Some(entry) => entry,
-                None if deadline == Timestamp::NEVER => return,
-                None => {
-                    self.now = self.now.max(deadline);
-                    Entry::Timer(Timer { due: deadline })
-                }
+        while self.played.outcome.is_none() && self.world.entries() < MOST_ENTRIES {
+            let Some(step) = self.world.step() else {
+                return;
             };
-            self.now = self.now + Duration::from_millis(1);
-            self.take(entry.clone());
-            if self.fault == Fault::Doubled {
-                self.take(entry);
+            self.take(step);
+            match self.fault {
+                Fault::None => {}
+                Fault::Doubled => {
+                    if let Some(step) = self.world.repeat() {
+                        self.take(step);
+                    }
+                }
+                Fault::Rebuilt => self
+                    .world
+                    .rebuild()
+                    .unwrap_or_else(|error| panic!("a state is lost: {error}")),
             }
         }
     }
 
-    fn take(&mut self, entry: Entry) {
-        self.seq += 1;
-        let record = Record {
-            partition: PartitionId(0),
-            seq: JournalSeq(self.seq),
-            at: self.now,
-            address: SagaAddress {
-                definition: "recorded".parse().unwrap_or_else(|error| panic!("{error}")),
-                key: "run".parse().unwrap_or_else(|error| panic!("{error}")),
-            },
-            trace: None,
-            entry,
-        };
-        let effects = fold(&mut self.saga, Some(&self.program), &record);
-        if self.fault == Fault::Rebuilt {
-            let stored = rmp_serde::to_vec_named(&self.saga);
-            let stored = stored.unwrap_or_else(|error| panic!("a state cannot be stored: {error}"));
-            self.saga = rmp_serde::from_slice(&stored)
-                .unwrap_or_else(|error| panic!("a stored state cannot be read: {error}"));
+    fn take(&mut self, step: Step) {
+        if step.saga == self.address {
+            self.played.history.extend(step.history);
         }
-        self.played.history.extend(effects.history);
-        for effect in effects.effects {
+        for effect in step.effects {
             match effect {
                 Effect::Command { command, .. } => self.work(&command),
                 Effect::Ended { outcome, .. } => self.played.outcome = Some(outcome),
@@ -198,12 +183,13 @@ impl<'a> Player<'a> {
     }
 
     fn reply(&mut self, command: &Command, result: TaskResult, callback: bool) {
-        self.inbox.push_back(Entry::Reply(Reply {
+        let reply = Reply {
             command: command.command,
             result,
             callback,
             worker: String::new(),
-        }));
+        };
+        self.world.push(command.saga.clone(), Entry::Reply(reply));
     }
 }
 

@@ -65,6 +65,7 @@ fn a_second_start_and_a_second_reply_change_nothing() {
         input: Arc::new(json!(9)),
         trigger: None,
         parent: None,
+        part: None,
     };
     assert_eq!(
         play.take(Entry::Start(start)),
@@ -305,6 +306,7 @@ fn a_definition_that_is_missing_makes_an_incident_that_a_retry_mends() {
         input: Arc::new(json!(1)),
         trigger: None,
         parent: None,
+        part: None,
     };
     let record = Record {
         partition: PartitionId(0),

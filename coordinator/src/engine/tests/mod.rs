@@ -60,6 +60,7 @@ impl Play {
             input: Arc::new(input),
             trigger: None,
             parent: None,
+            part: None,
         };
         self.take(Entry::Start(start));
     }
