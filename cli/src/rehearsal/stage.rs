@@ -3,24 +3,27 @@
 use super::script::Case;
 use dirigent_contracts::{
     history::{Happening, HistoryEvent},
-    id::{CommandId, DefinitionDigest, JournalSeq, PartitionId, SagaAddress},
-    journal::{Child, Entry, EventEntry, Start, Timer},
+    id::{CommandId, DefinitionDigest, SagaAddress},
+    journal::{Child, Entry, EventEntry, Start},
     outcome::{Failure, Outcome, SagaStatus},
     task::{Command, Direction, Reply, TaskResult},
     time::Timestamp,
 };
-use dirigent_coordinator::engine::{Effect, Program, Record, Saga, fold};
-use serde_json::Value;
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
+use dirigent_coordinator::engine::{
+    Effect, Program,
+    offline::{Offline, Step},
+    store::StoreRequest,
 };
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A saga that takes more entries than this goes in circles.
 const MOST_ENTRIES: u64 = 100_000;
 /// When every rehearsal begins: 2030-01-01T00:00:00Z.
 const BEGIN: Timestamp = Timestamp(1_893_456_000_000_000);
+
+/// Scopes of a saga are fewer than this: the items of a Map are shown as if they were scopes.
+const ITEM_SCOPES: u32 = 100_000;
 
 /// What came of a case.
 pub(super) struct Played {
@@ -32,13 +35,9 @@ pub(super) struct Played {
 }
 
 pub(super) struct Stage<'a> {
-    program: &'a Program,
     case: &'a Case,
     address: SagaAddress,
-    saga: Option<Saga>,
-    now: Timestamp,
-    seq: u64,
-    inbox: VecDeque<Entry>,
+    world: Offline<'a>,
     /// How many answers each state has had.
     given: BTreeMap<String, usize>,
     played: Played,
@@ -52,13 +51,9 @@ impl<'a> Stage<'a> {
         digest: DefinitionDigest,
     ) -> Played {
         let mut stage = Self {
-            program,
             case,
-            address,
-            saga: None,
-            now: BEGIN,
-            seq: 0,
-            inbox: VecDeque::new(),
+            address: address.clone(),
+            world: Offline::new(program, BEGIN),
             given: BTreeMap::new(),
             played: Played {
                 outcome: None,
@@ -66,51 +61,36 @@ impl<'a> Stage<'a> {
                 unanswered: Vec::new(),
             },
         };
-        stage.inbox.push_back(Entry::Start(Start {
+        let start = Start {
             digest,
             input: Arc::new(case.input.clone()),
             trigger: None,
             parent: None,
-        }));
-        while stage.played.outcome.is_none() && stage.seq < MOST_ENTRIES {
-            let deadline = stage
-                .saga
-                .as_ref()
-                .map_or(Timestamp::NEVER, Saga::next_deadline);
-            let entry = match stage.inbox.pop_front() {
-                Some(entry) => entry,
-                None if deadline == Timestamp::NEVER => break,
-                None => {
-                    stage.now = stage.now.max(deadline);
-                    Entry::Timer(Timer { due: deadline })
-                }
+            part: None,
+        };
+        stage.world.push(address, Entry::Start(start));
+        while stage.played.outcome.is_none() && stage.world.entries() < MOST_ENTRIES {
+            let Some(step) = stage.world.step() else {
+                break;
             };
-            stage.now = stage.now + Duration::from_millis(1);
-            stage.take(entry);
+            stage.take(step);
         }
         stage.played
     }
 
-    fn take(&mut self, entry: Entry) {
-        self.seq += 1;
-        let record = Record {
-            partition: PartitionId(0),
-            seq: JournalSeq(self.seq),
-            at: self.now,
-            address: self.address.clone(),
-            trace: None,
-            entry,
-        };
-        let effects = fold(&mut self.saga, Some(self.program), &record);
-        for event in effects.history {
+    fn take(&mut self, step: Step) {
+        let is_item = step.saga != self.address;
+        for mut event in step.history {
             // Where one state is rehearsed, what follows it is not.
             if self.played.outcome.is_some() {
                 return;
             }
             match &event.what {
-                Happening::EventAwaited { state, name, .. } => self.event(state, name),
+                Happening::EventAwaited { state, name, .. } => {
+                    self.event(step.saga.clone(), state, name);
+                }
                 Happening::StateExited { state, output, .. }
-                    if event.scope == 0 && self.case.state.as_ref() == Some(state) =>
+                    if event.scope == 0 && self.case.state.as_ref() == Some(state) && !is_item =>
                 {
                     self.played.outcome.get_or_insert(Outcome {
                         status: SagaStatus::Succeeded,
@@ -118,7 +98,9 @@ impl<'a> Stage<'a> {
                         failure: None,
                     });
                 }
-                Happening::ChildStarted { state, command, .. } => self.child(state, *command),
+                Happening::ChildStarted { state, command, .. } => {
+                    self.child(step.saga.clone(), state, *command);
+                }
                 Happening::Stuck { failure, .. } => {
                     self.played.outcome.get_or_insert(Outcome {
                         status: SagaStatus::Stuck,
@@ -126,20 +108,68 @@ impl<'a> Stage<'a> {
                         failure: Some(failure.clone()),
                     });
                 }
+                Happening::SagaStarted { .. } | Happening::SagaEnded { .. } if is_item => continue,
                 _ => {}
+            }
+            if is_item {
+                event.scope = self.scope_of_item(&step.saga, event.scope);
             }
             self.played.history.push(event);
         }
-        for effect in effects.effects {
+        for effect in step.effects {
             match effect {
                 Effect::Command { .. } if self.played.outcome.is_some() => return,
                 Effect::Command { command, .. } => self.work(&command),
+                Effect::Store {
+                    command, request, ..
+                } => self.store(step.saga.clone(), command, &request),
                 Effect::Ended { outcome, .. } => {
                     self.played.outcome.get_or_insert(outcome);
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Tells the scopes of the items' sagas apart in the one history that is shown.
+    fn scope_of_item(&self, item: &SagaAddress, scope: u32) -> u32 {
+        let index = self
+            .played
+            .history
+            .iter()
+            .find_map(|event| match &event.what {
+                Happening::ItemStarted { child, index, .. } if child == item => Some(*index),
+                _ => None,
+            });
+        let index = u32::try_from(index.unwrap_or_default()).unwrap_or_default();
+        ITEM_SCOPES
+            .saturating_mul(index.saturating_add(1))
+            .saturating_add(scope)
+    }
+
+    /// The items of a Map are what the script answers for it; what is written is passed over.
+    fn store(&mut self, saga: SagaAddress, command: CommandId, request: &StoreRequest) {
+        let result = match request {
+            StoreRequest::Write(_) => TaskResult::Succeeded {
+                output: Arc::new(Value::Null),
+            },
+            StoreRequest::Read { source, skip, .. } => {
+                let name = source.name();
+                match self.answer(&name) {
+                    Some(TaskResult::Succeeded { output }) => {
+                        let items = output.as_array().cloned().unwrap_or_default();
+                        let skip = usize::try_from(*skip).unwrap_or(usize::MAX);
+                        let items: Vec<Value> = items.into_iter().skip(skip).collect();
+                        TaskResult::Succeeded {
+                            output: Arc::new(json!({ "items": items, "last": true })),
+                        }
+                    }
+                    Some(other) => other,
+                    None => return,
+                }
+            }
+        };
+        self.reply(saga, command, result, false);
     }
 
     /// The next answer for a state; `None` if nobody answers.
@@ -173,21 +203,24 @@ impl<'a> Stage<'a> {
         };
         if command.token.is_some() {
             let output = Arc::new(Value::Null);
-            self.reply(command.command, TaskResult::Succeeded { output }, false);
+            let passed_on = TaskResult::Succeeded { output };
+            self.reply(command.saga.clone(), command.command, passed_on, false);
         }
-        self.reply(command.command, result, command.token.is_some());
+        let is_callback = command.token.is_some();
+        self.reply(command.saga.clone(), command.command, result, is_callback);
     }
 
-    fn reply(&mut self, command: CommandId, result: TaskResult, callback: bool) {
-        self.inbox.push_back(Entry::Reply(Reply {
+    fn reply(&mut self, saga: SagaAddress, command: CommandId, result: TaskResult, callback: bool) {
+        let reply = Reply {
             command,
             result,
             callback,
             worker: String::new(),
-        }));
+        };
+        self.world.push(saga, Entry::Reply(reply));
     }
 
-    fn child(&mut self, state: &str, command: CommandId) {
+    fn child(&mut self, saga: SagaAddress, state: &str, command: CommandId) {
         let outcome = match self.answer(state) {
             Some(TaskResult::Succeeded { output }) => Outcome {
                 status: SagaStatus::Succeeded,
@@ -201,17 +234,22 @@ impl<'a> Stage<'a> {
             },
             Some(TaskResult::Heartbeat) | None => return,
         };
-        self.inbox
-            .push_back(Entry::Child(Child { command, outcome }));
+        let child = Child {
+            command,
+            outcome,
+            holds: false,
+        };
+        self.world.push(saga, Entry::Child(child));
     }
 
-    fn event(&mut self, state: &str, name: &str) {
+    fn event(&mut self, saga: SagaAddress, state: &str, name: &str) {
         if let Some(TaskResult::Succeeded { output }) = self.answer(state) {
-            self.inbox.push_back(Entry::Event(EventEntry {
+            let event = EventEntry {
                 name: name.to_owned(),
-                id: format!("{state}-{}", self.seq),
+                id: format!("{state}-{}", self.world.entries()),
                 data: output,
-            }));
+            };
+            self.world.push(saga, Entry::Event(event));
         }
     }
 }

@@ -299,6 +299,22 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
         H::IterationAborted { state, index } => {
             Line::new('✗', format!("{state} [{index}] is broken off"))
         }
+        H::ItemsRead { state, items, last } => {
+            let more = if *last { ", the last" } else { "" };
+            Line::new('⇊', state).detail(format!("{items} items read{more}"))
+        }
+        H::ItemStarted {
+            state,
+            index,
+            child,
+        } => Line::new('→', format!("{state} [{index}]")).detail(format!("saga {child}")),
+        H::ResultsWritten { state, objects } => {
+            Line::new('⇢', state).detail(format!("wrote {}", objects.join(", ")))
+        }
+        H::ItemUndone { state, index } => {
+            Line::new('✓', format!("{state} [{index}] is undone")).color(Color::Yellow)
+        }
+        H::Held => Line::new('⏳', "done").detail("waits for how the saga that it is part of ends"),
         H::EventPublished { state, subject, .. } => {
             Line::new('⇢', state).detail(format!("published {subject}"))
         }

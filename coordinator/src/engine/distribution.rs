@@ -446,14 +446,7 @@ impl<'a> Turn<'a> {
             .map(Arc::new)
     }
 
-    fn begin_item(
-        &mut self,
-        number: u32,
-        state: &State,
-        map: &Map,
-        input: Arc<Value>,
-        items: u32,
-    ) {
+    fn begin_item(&mut self, number: u32, state: &State, map: &Map, input: Arc<Value>, items: u32) {
         let (now, digest) = (self.now, self.run.digest.clone());
         let Some(distribution) = self.distribution(number) else {
             return;

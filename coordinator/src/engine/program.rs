@@ -5,9 +5,7 @@
 
 use crate::expression::{Expression, Path, Query, SyntaxError, Template};
 use dirigent_contracts::{
-    definition::model::{
-        self, Comparison, PathField, QueryLanguage, Retrier, Transformation,
-    },
+    definition::model::{self, Comparison, PathField, QueryLanguage, Retrier, Transformation},
     id::{DefinitionName, TaskName},
     limit,
 };
@@ -584,9 +582,10 @@ impl Compiler {
                     .as_ref()
                     .map(|q| self.quantity(q, "ItemBatcher/MaxInputBytesPerBatch", pointer)),
             }),
-            reader: map.item_reader.as_ref().map(|reader| {
-                self.item_reader(reader, language, &format!("{pointer}/ItemReader"))
-            }),
+            reader: map
+                .item_reader
+                .as_ref()
+                .map(|reader| self.item_reader(reader, language, &format!("{pointer}/ItemReader"))),
             writer: map.result_writer.as_ref().map(|writer| {
                 self.result_writer(writer, language, &format!("{pointer}/ResultWriter"))
             }),

@@ -21,18 +21,6 @@ States:
 ";
 
 #[test]
-fn a_map_that_reads_from_storage_is_refused_and_not_run_without_it() {
-    let document = r#"{"StartAt": "M", "States": {"M": {"Type": "Map", "End": true,
-        "ItemReader": {"Resource": "arn:aws:states:::s3:getObject"},
-        "ItemProcessor": {"ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
-            "StartAt": "P", "States": {"P": {"Type": "Pass", "End": true}}}}}}"#;
-    let report = crate::compile("map.json", document).unwrap_err();
-    let diagnostic = &report.diagnostics()[0];
-    assert_eq!(diagnostic.pointer, "/States/M/ItemReader");
-    assert!(diagnostic.message.contains("not supported yet"));
-}
-
-#[test]
 fn the_output_of_a_step_is_the_input_of_the_next() {
     let mut play = Play::started(TWO, json!(1));
     let a = play.commands[0].clone();

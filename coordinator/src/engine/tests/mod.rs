@@ -1,6 +1,7 @@
 //! The engine on a stage of paper: records go in, effects come out, and a model worker answers.
 
 mod behaviour;
+mod distribution;
 mod properties;
 
 use super::{Effect, Effects, Ignored, Program, Record, Saga, fold};
