@@ -6,6 +6,7 @@ mod events;
 mod examples;
 mod hostile;
 mod languages;
+mod maps;
 mod node;
 mod restarts;
 mod steps;
