@@ -83,17 +83,21 @@ impl<'a> Offline<'a> {
         Some(self.fold(saga, entry))
     }
 
-    /// The state that changed last goes through its stored form.
+    /// The state that changed last goes through its stored form. Gives the saga and the form's bytes.
     ///
     /// # Errors
     /// If it cannot be stored, or read again.
-    pub fn rebuild(&mut self) -> Result<(), String> {
+    pub fn rebuild(&mut self) -> Result<Option<(&SagaAddress, usize)>, String> {
         let changed = self.last.as_ref().map(|(address, _)| address);
-        if let Some(saga) = changed.and_then(|address| self.sagas.get_mut(address)) {
-            let stored = rmp_serde::to_vec_named(saga).map_err(|error| error.to_string())?;
-            *saga = rmp_serde::from_slice(&stored).map_err(|error| error.to_string())?;
-        }
-        Ok(())
+        let Some((address, saga)) = changed.and_then(|address| {
+            let saga = self.sagas.get_mut(address)?;
+            Some((address, saga))
+        }) else {
+            return Ok(None);
+        };
+        let stored = rmp_serde::to_vec_named(saga).map_err(|error| error.to_string())?;
+        *saga = rmp_serde::from_slice(&stored).map_err(|error| error.to_string())?;
+        Ok(Some((address, stored.len())))
     }
 
     fn timer(&mut self) -> Option<(SagaAddress, Entry)> {

@@ -111,10 +111,11 @@ impl<'a> Player<'a> {
                         self.take(step);
                     }
                 }
-                Fault::Rebuilt => self
-                    .world
-                    .rebuild()
-                    .unwrap_or_else(|error| panic!("a state is lost: {error}")),
+                Fault::Rebuilt => {
+                    if let Err(error) = self.world.rebuild() {
+                        panic!("a state is lost: {error}");
+                    }
+                }
             }
         }
     }

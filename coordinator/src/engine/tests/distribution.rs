@@ -31,6 +31,8 @@ struct Show {
     /// Items that have ended, and how.
     ended: Vec<(SagaAddress, Outcome)>,
     most_live: usize,
+    /// Of the Map's own saga, in its stored form.
+    largest_state: usize,
 }
 
 impl Show {
@@ -91,7 +93,11 @@ fn show(
         assert!(world.entries() < 1_000_000, "it goes in circles");
         let repeated = world.repeat().expect("there was one");
         assert_eq!(repeated.effects, [], "a second delivery does nothing");
-        world.rebuild().unwrap();
+        if let Some((saga, bytes)) = world.rebuild().unwrap()
+            && *saga == root
+        {
+            show.largest_state = show.largest_state.max(bytes);
+        }
         for event in &step.history {
             match &event.what {
                 Happening::ItemStarted { child, .. } => {
@@ -348,7 +354,7 @@ fn items_come_in_batches() {
 
 #[test]
 fn results_are_written_as_they_come() {
-    let objects: Vec<Value> = (0..2_000)
+    let objects: Vec<Value> = (0..2_500)
         .map(|n| json!({ "n": n, "pad": "x".repeat(50) }))
         .collect();
     let fields = format!(
@@ -364,6 +370,15 @@ fn results_are_written_as_they_come() {
                 _ => echo(command),
             },
         );
+    // The state holds what is in flight, however much has passed through.
+    let written: usize = show.written.iter().map(|object| object.body.len()).sum();
+    let most = limit::MAP_HELD_BYTES + 2 * limit::MAP_READ_BYTES;
+    assert!(written > 2 * most, "only {written} bytes passed through");
+    assert!(
+        show.largest_state < most,
+        "the state had {} bytes",
+        show.largest_state
+    );
     let output = show.output();
     let key = output["ResultWriterDetails"]["Key"].as_str().unwrap();
     assert!(key.starts_with("runs/") && key.ends_with("/manifest.json"));
@@ -391,7 +406,7 @@ fn results_are_written_as_they_come() {
         }
         seen += records.len();
     }
-    assert_eq!(seen, 1_999);
+    assert_eq!(seen, 2_499);
     let failed = files("FAILED")[0]["Key"].clone();
     let failed = show
         .written
