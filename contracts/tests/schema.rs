@@ -27,18 +27,30 @@ fn faults(validator: &Validator, document: &Value) -> Vec<String> {
     validator.iter_errors(document).map(fault).collect()
 }
 
+/// Every definition in a folder of this repository.
+fn definitions(folder: &str) -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap());
+    let names = files.map(|file| (file.file_name().into_string().unwrap(), file.path()));
+    let wanted = names.filter(|(name, _)| !name.ends_with(".test.yaml"));
+    wanted
+        .map(|(name, path)| (name, fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
 #[test]
-fn the_examples_are_valid() {
+fn the_corpus_and_the_examples_are_accepted_and_valid() {
     let validator = validator();
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/examples/definitions");
-    for name in ["order.yaml", "register-user.yaml"] {
-        let text = fs::read_to_string(examples.join(name)).unwrap();
-        let document = definition::value(name, &text).unwrap();
-        assert_eq!(
-            faults(&validator, &document),
-            Vec::<String>::new(),
-            "{name}"
-        );
+    let mut all = definitions("tests/corpus");
+    all.extend(definitions("../workers/examples/definitions"));
+    assert!(all.len() > 9, "only {} were found", all.len());
+    for (name, text) in all {
+        if let Err(report) = definition::parse(&name, &text) {
+            panic!("{name}: {:#?}", report.diagnostics());
+        }
+        let document = definition::value(&name, &text).unwrap();
+        let none = Vec::<String>::new();
+        assert_eq!(faults(&validator, &document), none, "{name}");
     }
 }
 

@@ -15,6 +15,7 @@ use dirigent_contracts::{
     subject,
 };
 use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
+use futures::StreamExt;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -263,6 +264,35 @@ impl Stage {
     ) -> anyhow::Result<SagaDescription> {
         self.begin(name, key, input).await?;
         self.ended(name, key).await
+    }
+
+    /// From now on, stores every message of the journals and of the commands a second time, without
+    /// the id that would reveal it, until the task that is given is aborted.
+    ///
+    /// # Errors
+    /// If the broker cannot be reached.
+    pub async fn double_everything(&self) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+        const DOUBLED: &str = "Doubled";
+        let client = self.nats.connect().await?;
+        let journals = client.subscribe("dirigent.journal.>").await?;
+        let commands = client.subscribe("dirigent.command.>").await?;
+        let mut messages = futures::stream::select(journals, commands);
+        Ok(tokio::spawn(async move {
+            while let Some(message) = messages.next().await {
+                let headers = message.headers.clone().unwrap_or_default();
+                if headers.get(DOUBLED).is_some() {
+                    continue;
+                }
+                let mut doubled = async_nats::HeaderMap::new();
+                doubled.insert(DOUBLED, "1");
+                if let Some(expected) = headers.get(header::EXPECTED_LAST_SUBJECT_SEQUENCE) {
+                    doubled.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, expected.clone());
+                }
+                let _ = client
+                    .publish_with_headers(message.subject, doubled, message.payload)
+                    .await;
+            }
+        }))
     }
 
     /// How many messages a stream holds.

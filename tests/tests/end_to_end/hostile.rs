@@ -36,35 +36,11 @@ States:
   Charge: { Type: Task, Resource: 'task:charge', End: true }
 ";
 
-/// Stores every message of our streams a second time, without the id that would reveal it.
-async fn double_everything(stage: &Stage) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    let client = stage.nats.connect().await?;
-    let journals = client.subscribe("dirigent.journal.>").await?;
-    let commands = client.subscribe("dirigent.command.>").await?;
-    let mut messages = futures::stream::select(journals, commands);
-    Ok(tokio::spawn(async move {
-        while let Some(message) = messages.next().await {
-            let headers = message.headers.clone().unwrap_or_default();
-            if headers.get("Doubled").is_some() {
-                continue;
-            }
-            let mut doubled = async_nats::HeaderMap::new();
-            doubled.insert("Doubled", "1");
-            if let Some(expected) = headers.get(header::EXPECTED_LAST_SUBJECT_SEQUENCE) {
-                doubled.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, expected.clone());
-            }
-            let _ = client
-                .publish_with_headers(message.subject, doubled, message.payload)
-                .await;
-        }
-    }))
-}
-
 #[tokio::test]
 async fn every_message_may_come_twice() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
     stage.deploy("order", ORDER).await?;
-    let doubler = double_everything(&stage).await?;
+    let doubler = stage.double_everything().await?;
     let crew = Crew::new(stage.client.clone())
         .idempotent()
         .echoes(&["reserve", "release", "x", "y"])
