@@ -277,7 +277,7 @@ async fn list(store: &ObjectStore, prefix: &str) -> Result<Vec<Value>, Trouble> 
             json!({
                 "Etag": info.digest,
                 "Key": info.name,
-                "LastModified": info.modified.map(|at| at.unix_timestamp()),
+                "LastModified": info.modified.map(|at| super::journal::timestamp(at).0 / 1_000_000),
                 "Size": info.size,
                 "StorageClass": "STANDARD",
             }),
@@ -389,12 +389,11 @@ fn parse(source: impl Read, format: &Format, sender: &Sender) -> Result<(), Stri
                 .has_headers(headers.is_none())
                 .flexible(true)
                 .from_reader(source);
-            let names = match headers {
-                Some(names) => names.clone(),
-                None => {
-                    let row = reader.headers().map_err(|error| error.to_string())?;
-                    row.iter().map(str::to_owned).collect()
-                }
+            let names = if let Some(names) = headers {
+                names.clone()
+            } else {
+                let row = reader.headers().map_err(|error| error.to_string())?;
+                row.iter().map(str::to_owned).collect()
             };
             for row in reader.into_records() {
                 let row = row.map_err(|error| error.to_string())?;

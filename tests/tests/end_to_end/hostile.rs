@@ -1,7 +1,7 @@
 //! What must not hurt: duplicates, strangers' messages, garbage, and too much of anything.
 
 use dirigent_contracts::{
-    envelope, header,
+    envelope,
     id::{JournalSeq, PartitionId, RunId, TaskName},
     outcome::SagaStatus,
     subject::{EntryKind, JournalSubject},
@@ -13,7 +13,6 @@ use dirigent_tests::{
     stage::{PATIENCE, Stage, address},
 };
 use dirigent_worker::TaskError;
-use futures::StreamExt;
 use serde_json::json;
 use std::{
     sync::Arc,
