@@ -120,6 +120,38 @@ async fn a_definition_is_checked_deployed_started_and_watched() {
     assert!(said.out.contains("nats-server"), "{said:?}");
 }
 
+const IMPORT: &str = "
+QueryLanguage: JSONata
+StartAt: Each
+States:
+  Each:
+    Type: Map
+    ItemReader:
+      Resource: arn:aws:states:::s3:getObject
+      ReaderConfig: { InputType: CSV }
+      Arguments: { Bucket: import, Key: rows.csv }
+    ItemProcessor:
+      ProcessorConfig: { Mode: DISTRIBUTED, ExecutionType: STANDARD }
+      StartAt: Book
+      States:
+        Book:
+          Type: Task
+          Resource: 'arn:aws:lambda:us-east-1:123456789012:function:book'
+          Output: '{% $states.input.id %}'
+          End: true
+    End: true
+";
+
+const IMPORT_CASES: &str = "
+definition: import.yaml
+cases:
+  - name: two rows
+    answers:
+      import/rows.csv: { output: [{ id: 1 }, { id: 2 }] }
+      Book: {}
+    expect: { status: succeeded, output: [1, 2] }
+";
+
 #[tokio::test]
 async fn a_definition_is_rehearsed_without_a_broker() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/examples/definitions");
@@ -130,8 +162,17 @@ async fn a_definition_is_rehearsed_without_a_broker() {
     let said = person.types("test order.test.yaml").await;
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.out.ends_with("4 of 4 cases pass\n"), "{said:?}");
-    // One that expects something else says what, and fails.
     let directory = tempfile::tempdir().unwrap();
+    // The items of a distributed Map, which are sagas of their own, from an object that is not there.
+    let import = directory.path().join("import.yaml");
+    std::fs::write(&import, IMPORT).unwrap();
+    let cases = directory.path().join("import.test.yaml");
+    std::fs::write(&cases, IMPORT_CASES).unwrap();
+    let said = person.types(&format!("test {} -v", cases.display())).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.contains("items from the object store"), "{said:?}");
+    assert!(said.out.contains("Each [1]"), "{said:?}");
+    // One that expects something else says what, and fails.
     let wrong = directory.path().join("wrong.yaml");
     let order = examples.join("order.yaml");
     let cases = format!(

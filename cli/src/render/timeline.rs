@@ -283,7 +283,11 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
             Line::new('⇉', state).detail(format!("{} branches", scopes.len()))
         }
         H::MapStarted { state, length, .. } => {
-            Line::new('⇉', state).detail(format!("{length} items"))
+            let items = length.map_or_else(
+                || "items from the object store".to_owned(),
+                |length| format!("{length} items"),
+            );
+            Line::new('⇉', state).detail(items)
         }
         H::ParallelSucceeded { state } | H::MapSucceeded { state } => good(state.clone()),
         H::ParallelFailed { state, failure } | H::MapFailed { state, failure } => {

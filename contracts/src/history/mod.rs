@@ -209,8 +209,9 @@ pub enum Happening {
     MapStarted {
         /// The state.
         state: String,
-        /// How many items it has.
-        length: u64,
+        /// How many items it has; not known if they are read from the object store.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        length: Option<u64>,
         /// Whether it is a distributed Map.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         distributed: bool,

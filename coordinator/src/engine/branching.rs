@@ -101,7 +101,7 @@ impl<'a> Turn<'a> {
             number,
             Happening::MapStarted {
                 state: state.name.to_string(),
-                length: length as u64,
+                length: Some(length as u64),
                 distributed: false,
             },
         );

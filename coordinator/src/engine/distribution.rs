@@ -201,7 +201,7 @@ impl<'a> Turn<'a> {
             number,
             Happening::MapStarted {
                 state: state.name.to_string(),
-                length: waiting.len() as u64,
+                length: source.is_none().then_some(waiting.len() as u64),
                 distributed: true,
             },
         );
