@@ -87,7 +87,7 @@ impl Saga {
         if self.run.is_none() {
             return match &record.entry {
                 Entry::Event(event) => self.keep(event, record.at),
-                Entry::Timer(timer) if timer.due >= self.forget_at => {
+                Entry::Timer(_) if record.at >= self.forget_at => {
                     self.buffered.clear();
                     Effects::default()
                 }
@@ -357,7 +357,9 @@ impl Turn<'_> {
         }
     }
 
+    /// Whoever publishes timers goes by a clock of its own: the journal's decides what is due.
     fn take_timer(&mut self, due: Timestamp) {
+        let due = due.min(self.now);
         if self.run.ending.is_none() && self.run.deadline <= due {
             let failure = Failure::new(error_name::TIMEOUT, "the saga's TimeoutSeconds are over");
             self.end_forward(failure, false);

@@ -11,7 +11,7 @@ use dirigent_contracts::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// One saga, with what is owed for it.
@@ -20,8 +20,8 @@ pub(super) struct Live {
     pub(super) state: Option<Saga>,
     /// Revision of the snapshot in the bucket; 0 if there is none.
     revision: u64,
-    /// The first entry that no snapshot holds, and when it was folded.
-    unsaved: Option<(JournalSeq, Instant)>,
+    /// The first entry that no snapshot holds, and when it was folded, since the owner began.
+    unsaved: Option<(JournalSeq, Duration)>,
     /// How many effects are not acknowledged.
     owed: usize,
     /// Whether a save or a removal is under way.
@@ -107,6 +107,7 @@ impl Table {
         seq: JournalSeq,
         owed: usize,
         changed: bool,
+        since: Duration,
     ) {
         self.folded = seq;
         if owed > 0 {
@@ -126,7 +127,7 @@ impl Table {
         live.state = state;
         live.owed += owed;
         if changed && live.unsaved.is_none() {
-            live.unsaved = Some((seq, Instant::now()));
+            live.unsaved = Some((seq, since));
             self.unsaved.insert((seq, address.clone()));
         }
         let deadline = live
@@ -179,7 +180,7 @@ impl Table {
 
     /// The sagas that are to be saved: those with an entry older than `age` that no snapshot holds,
     /// and whose effects are all acknowledged. Each is marked as being saved.
-    pub(super) fn due_for_saving(&mut self, age: Duration, now: Instant) -> Vec<SagaAddress> {
+    pub(super) fn due_for_saving(&mut self, age: Duration, now: Duration) -> Vec<SagaAddress> {
         let mut due = Vec::new();
         for (_, address) in &self.unsaved {
             let Some(live) = self.sagas.get_mut(address) else {
@@ -189,7 +190,7 @@ impl Table {
                 continue;
             };
             let is_over = live.state.as_ref().is_none_or(Saga::is_over);
-            if live.owed == 0 && !live.is_saving && (is_over || now.duration_since(since) >= age) {
+            if live.owed == 0 && !live.is_saving && (is_over || now.saturating_sub(since) >= age) {
                 live.is_saving = true;
                 due.push(address.clone());
             }

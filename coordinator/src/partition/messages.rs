@@ -11,7 +11,7 @@ use dirigent_contracts::{
     envelope,
     event::CloudEvent,
     header::TraceContext,
-    id::{CommandId, DefinitionDigest, PartitionId, SagaAddress},
+    id::{CommandId, DefinitionDigest, JournalSeq, PartitionId, SagaAddress},
     journal::{Child, Control, Entry, Parent, Part, Start, Timer},
     outcome::Outcome,
     subject::{self, EntryKind, JournalSubject},
@@ -110,8 +110,17 @@ pub(super) fn reply(command: CommandId, reply_to: String, result: TaskResult) ->
 }
 
 /// A deadline of a saga.
-pub(super) fn timer(partition: PartitionId, address: &SagaAddress, due: Timestamp) -> Outgoing {
-    let message_id = format!("{}.t.{}", subject::snapshot_key(partition, address), due.0);
+///
+/// `applied` is the last entry of the state that it follows from: a timer that came too early must not
+/// make its repetition seem a duplicate.
+pub(super) fn timer(
+    partition: PartitionId,
+    address: &SagaAddress,
+    due: Timestamp,
+    applied: JournalSeq,
+) -> Outgoing {
+    let key = subject::snapshot_key(partition, address);
+    let message_id = format!("{key}.t.{}.{applied}", due.0);
     entry(
         partition,
         address,

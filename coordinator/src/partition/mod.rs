@@ -1,18 +1,19 @@
 //! Partitions: the loop that joins the pure engine to the broker, and who runs it.
 //!
-//! A partition has one owner at a time ([`membership`], [`ownership`]). Its [`processor`] reads the
-//! journal in order, folds each entry, publishes the effects, and writes snapshots behind. Two
-//! owners for a moment are wasteful but harmless: both fold the same entries to the same effects
+//! A partition has one owner at a time ([`membership`], [`ownership`]), which folds each entry of the
+//! journal in order, publishes the effects, and writes snapshots behind ([`owner`] decides,
+//! [`processor`] does). Two owners for a moment are wasteful but harmless: both fold the same entries to the same effects
 //! with the same message ids, and snapshots are written by compare-and-set.
 //!
-//! The order of commits, which everything rests on, stands in one function:
-//! [`processor::Processor::run`].
+//! The order of commits, which everything rests on, stands in [`owner`].
 
 mod live;
 mod membership;
 pub(crate) mod messages;
+mod owner;
 mod ownership;
 mod processor;
 
+pub(crate) use owner::decode_snapshot;
 pub(crate) use ownership::{Owners, Ownership, OwnershipError};
-pub(crate) use processor::{Tools, decode_entry as decode, decode_snapshot};
+pub(crate) use processor::{Tools, decode_entry as decode};

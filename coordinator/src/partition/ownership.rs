@@ -5,7 +5,7 @@
 
 use super::{
     membership::{BEAT_INTERVAL, Lease, Member, Membership, Step},
-    processor::{Processor, ProcessorError, Tools},
+    processor::{self, ProcessorError, Tools},
 };
 use async_nats::jetstream::kv::{self, Operation, Store, UpdateErrorKind};
 use bytes::Bytes;
@@ -214,8 +214,7 @@ impl Ownership {
 
     fn begin(&mut self, partition: PartitionId) {
         let stop = CancellationToken::new();
-        let processor = Processor::new(partition, self.tools.clone());
-        let task = tokio::spawn(processor.run(stop.clone()));
+        let task = tokio::spawn(processor::own(partition, self.tools.clone(), stop.clone()));
         self.running.insert(partition, Running { stop, task });
     }
 

@@ -1,0 +1,407 @@
+//! What the owner of a partition decides: a value without I/O and without a clock.
+//!
+//! Entries, acknowledgements, finished saves and times go in; [`Action`]s come out. Whoever holds the
+//! owner does them: [`super::processor`] on a real broker, the simulation on a model of one.
+//!
+//! The order of commits, per entry: it is stored (the journal) -> folded -> its effects are published
+//! and acknowledged -> the saga's snapshot is written -> the checkpoint moves. So an effect is never
+//! acted on before its cause is stored, and never skipped: whatever is lost with an owner is folded
+//! again from the checkpoint by the next.
+
+use super::{
+    live::{Save, Table},
+    messages,
+};
+use crate::{
+    broker::publisher::Outgoing,
+    engine::{self, Effect, Effects, Program, Record, Saga},
+};
+use dirigent_contracts::{
+    error_name,
+    id::{JournalSeq, PartitionId, SagaAddress},
+    journal::Entry,
+    outcome::{Failure, Outcome, SagaStatus},
+    subject,
+    task::TaskResult,
+    time::Timestamp,
+};
+use std::time::Duration;
+
+/// Something that is to be done.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Publish a message, and tell how that went ([`Owner::settle`]).
+    Publish(Outgoing, Debt),
+    /// Start the child of an effect, which needs a look at the world; then settle.
+    StartChild(Debt),
+    /// Ask the object store what an effect asks, publish the answer, and settle.
+    Store(Debt),
+    /// Publish a message that nobody waits for: if it is lost, a later one takes its place.
+    Announce(Outgoing),
+    /// Write a snapshot over the one of this revision (0: there is none); then [`Owner::saved`].
+    Put {
+        saga: SagaAddress,
+        key: String,
+        body: Vec<u8>,
+        revision: u64,
+        applied: JournalSeq,
+    },
+    /// Remove the snapshot of this revision; then [`Owner::removed`].
+    Remove {
+        saga: SagaAddress,
+        key: String,
+        revision: u64,
+    },
+    /// Write the checkpoint; then [`Owner::saved_checkpoint`].
+    Checkpoint(JournalSeq),
+}
+
+/// An effect that is owed: of which saga, and of which of its entries.
+#[derive(Clone, Debug)]
+pub(crate) struct Debt {
+    pub(crate) saga: SagaAddress,
+    seq: JournalSeq,
+    /// `None` for what was published in an effect's place.
+    pub(crate) effect: Option<Effect>,
+}
+
+/// The owner of one partition.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    partition: PartitionId,
+    /// How many partitions the installation has.
+    partitions: u16,
+    table: Table,
+    /// The journal's end when it was opened: up to there the owner catches up.
+    end: JournalSeq,
+    /// Effects of entries that were read while catching up: published once that is done.
+    held: Option<Vec<(Debt, String)>>,
+    checkpoint: JournalSeq,
+    is_saving_checkpoint: bool,
+    /// How far the local clock is ahead of the journal's, as far as is known; negative if it is behind.
+    clock_ahead: i64,
+    actions: Vec<Action>,
+}
+
+impl Owner {
+    /// The owner as it begins: what is stored up to the checkpoint stands in the snapshots; the
+    /// journal is to be handed in from the entry after it.
+    pub(crate) fn new(
+        partition: PartitionId,
+        partitions: u16,
+        checkpoint: JournalSeq,
+        end: JournalSeq,
+    ) -> Self {
+        let mut table = Table::default();
+        table.resume_at(checkpoint);
+        Self {
+            partition,
+            partitions,
+            held: (checkpoint < end).then(Vec::new),
+            table,
+            end,
+            checkpoint,
+            is_saving_checkpoint: false,
+            clock_ahead: 0,
+            actions: Vec::new(),
+        }
+    }
+
+    /// Takes in a stored snapshot. One that is newer than the checkpoint is fine: its entries are
+    /// passed over when they come again.
+    pub(crate) fn load(&mut self, saga: Saga, revision: u64) {
+        self.table.load(saga, revision);
+    }
+
+    /// What is to be done, in this order.
+    pub(crate) fn actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// How many sagas are alive.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The last entry that was folded.
+    pub(crate) fn folded(&self) -> JournalSeq {
+        self.table.folded()
+    }
+
+    /// The state of a saga.
+    pub(crate) fn state(&self, address: &SagaAddress) -> Option<&Saga> {
+        self.table.state(address)
+    }
+
+    /// The states of all sagas that are alive.
+    pub(crate) fn states(&self) -> impl Iterator<Item = &Saga> {
+        self.table.states()
+    }
+
+    /// Whether it still reads what was stored before it began.
+    pub(crate) fn is_catching_up(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Takes in an entry. `now` is the local clock, `since` the time since this owner began; neither
+    /// decides what becomes of a saga. Gives what happened; the effects are among the actions.
+    pub(crate) fn take(
+        &mut self,
+        record: &Record,
+        program: Option<&Program>,
+        now: Timestamp,
+        since: Duration,
+    ) -> Effects {
+        let mut state = self.table.take(&record.address);
+        let mut effects = engine::fold(&mut state, program, record);
+        if self.held.is_none() {
+            self.compare_clocks(record, now);
+        }
+        let asked = std::mem::take(&mut effects.effects);
+        self.file(state, record, asked, effects.ignored.is_none(), since);
+        self.catch_up();
+        effects
+    }
+
+    /// An entry that cannot be read was passed over.
+    pub(crate) fn pass(&mut self, seq: JournalSeq) {
+        self.table.pass(seq);
+        self.catch_up();
+    }
+
+    /// Whose program the fold of an entry needs.
+    pub(crate) fn digest<'a>(
+        &'a self,
+        record: &'a Record,
+    ) -> Option<&'a dirigent_contracts::id::DefinitionDigest> {
+        let run = self.state(&record.address).and_then(Saga::run);
+        match (run, &record.entry) {
+            (Some(run), _) => Some(run.digest()),
+            (None, Entry::Start(start)) => Some(&start.digest),
+            (None, _) => None,
+        }
+    }
+
+    /// The two clocks are compared with every entry. What an entry took to arrive makes the local
+    /// clock seem ahead, so only the least difference counts, until a timer proves to be early.
+    fn compare_clocks(&mut self, record: &Record, now: Timestamp) {
+        let difference = now.0.saturating_sub(record.at.0);
+        let is_early = matches!(&record.entry, Entry::Timer(timer) if timer.due > record.at);
+        if difference < self.clock_ahead || is_early {
+            self.clock_ahead = difference;
+        }
+    }
+
+    /// Sends the effects of an entry on their way, and puts the state back.
+    fn file(
+        &mut self,
+        state: Option<Saga>,
+        record: &Record,
+        effects: Vec<Effect>,
+        changed: bool,
+        since: Duration,
+    ) {
+        let Record { address, seq, .. } = record;
+        // The id of an announcement names the run and the entry that caused it.
+        let run = state.as_ref().and_then(Saga::run).map(engine::Run::id);
+        let run = run.map(|run| run.to_string()).unwrap_or_default();
+        let cause = format!("{run}.{seq}");
+        let owed = effects.len();
+        self.table
+            .put_back(address, state, *seq, owed, changed, since);
+        for effect in effects {
+            let debt = Debt {
+                saga: address.clone(),
+                seq: *seq,
+                effect: Some(effect),
+            };
+            match &mut self.held {
+                Some(held) => held.push((debt, cause.clone())),
+                None => self.send(debt, &cause),
+            }
+        }
+    }
+
+    /// Once all is read: publishes what was asked for meanwhile, but for the commands that were
+    /// answered since.
+    fn catch_up(&mut self) {
+        if self.folded() < self.end {
+            return;
+        }
+        for (debt, cause) in self.held.take().unwrap_or_default() {
+            let is_settled = match &debt.effect {
+                Some(Effect::Command { command, .. }) => {
+                    let run = self.state(&debt.saga).and_then(Saga::run);
+                    !run.is_some_and(|run| run.awaits(command.command))
+                }
+                _ => false,
+            };
+            if is_settled {
+                self.table.acknowledge(&debt.saga, debt.seq);
+            } else {
+                self.send(debt, &cause);
+            }
+        }
+    }
+
+    fn send(&mut self, debt: Debt, cause: &str) {
+        let Some(effect) = &debt.effect else { return };
+        let message = messages::message(self.partitions, &debt.saga, cause, effect);
+        self.actions.push(match (message, effect) {
+            (Some(message), _) => Action::Publish(message, debt),
+            (None, Effect::Store { .. }) => Action::Store(debt),
+            (None, _) => Action::StartChild(debt),
+        });
+    }
+
+    /// What an action owed is done, or will never be, and why.
+    pub(crate) fn settle(&mut self, debt: Debt, result: Result<(), String>) {
+        let Debt { saga, seq, effect } = debt;
+        if let Err(reason) = result {
+            tracing::warn!(%saga, seq = seq.0, reason, "an effect was refused");
+            let answer = effect
+                .as_ref()
+                .and_then(|effect| answer_refusal(effect, &reason));
+            match answer {
+                // What takes the effect's place is owed in its stead.
+                Some(answer) => {
+                    let debt = Debt {
+                        saga,
+                        seq,
+                        effect: None,
+                    };
+                    self.actions.push(Action::Publish(answer, debt));
+                    return;
+                }
+                None => {
+                    tracing::error!(%saga, ?effect, reason, "an effect is lost: a person must act");
+                }
+            }
+        }
+        self.table.acknowledge(&saga, seq);
+    }
+
+    /// When the next deadline comes, by the local clock; `None` if there is none, or not yet.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        let deadline = self.table.next_deadline().filter(|_| self.held.is_none())?;
+        Some(Timestamp(deadline.0.saturating_add(self.clock_ahead)))
+    }
+
+    /// Announces the deadlines that have come. The journal's time decides whether they have.
+    pub(crate) fn fire_timers(&mut self, now: Timestamp) {
+        if self.held.is_some() {
+            return;
+        }
+        let now = Timestamp(now.0.saturating_sub(self.clock_ahead));
+        for (due, saga) in self.table.take_due(now) {
+            let applied = self.state(&saga).map_or(JournalSeq(0), Saga::applied);
+            let timer = messages::timer(self.partition, &saga, due, applied);
+            self.actions.push(Action::Announce(timer));
+        }
+    }
+
+    /// Writes the snapshots of what changed `age` ago or longer, and the checkpoint if it has moved.
+    pub(crate) fn save(&mut self, age: Duration, since: Duration) {
+        for saga in self.table.due_for_saving(age, since) {
+            let key = subject::snapshot_key(self.partition, &saga);
+            match self.table.save(&saga) {
+                Some(Save::Put(state, revision)) => {
+                    let (body, applied) = (encode(state), state.applied());
+                    self.actions.push(Action::Put {
+                        saga,
+                        key,
+                        body,
+                        revision,
+                        applied,
+                    });
+                }
+                Some(Save::Remove(0)) => self.removed(&saga),
+                Some(Save::Remove(revision)) => self.actions.push(Action::Remove {
+                    saga,
+                    key,
+                    revision,
+                }),
+                None => {}
+            }
+        }
+        let checkpoint = self.table.checkpoint();
+        if self.held.is_none() && checkpoint > self.checkpoint && !self.is_saving_checkpoint {
+            self.is_saving_checkpoint = true;
+            self.actions.push(Action::Checkpoint(checkpoint));
+        }
+    }
+
+    /// A snapshot is written, and has this revision now.
+    pub(crate) fn saved(&mut self, saga: &SagaAddress, applied: JournalSeq, revision: u64) {
+        self.table.saved(saga, applied, revision);
+    }
+
+    /// A snapshot is removed.
+    pub(crate) fn removed(&mut self, saga: &SagaAddress) {
+        self.table.removed(saga);
+    }
+
+    /// The checkpoint is written.
+    pub(crate) fn saved_checkpoint(&mut self, checkpoint: JournalSeq) {
+        self.is_saving_checkpoint = false;
+        self.checkpoint = checkpoint;
+    }
+
+    /// How many sagas have entries that no snapshot holds.
+    pub(crate) fn unsaved(&self) -> usize {
+        self.table.unsaved()
+    }
+
+    /// Whether the next owner would have nothing to fold again.
+    pub(crate) fn is_saved(&self) -> bool {
+        self.table.unsaved() == 0 && self.checkpoint >= self.table.checkpoint()
+    }
+}
+
+/// What a saga hears instead, when the broker will never take what it asked for.
+fn answer_refusal(effect: &Effect, reason: &str) -> Option<Outgoing> {
+    match effect {
+        Effect::Command { command, .. } => {
+            let result = TaskResult::Failed {
+                failure: Failure::new(
+                    error_name::DATA_LIMIT_EXCEEDED,
+                    format!("the command could not be published: {reason}"),
+                ),
+                retryable: false,
+            };
+            let reply_to = command.reply_to.clone();
+            Some(messages::reply(command.command, reply_to, result))
+        }
+        Effect::StartChild { parent, .. } | Effect::StartItem { parent, .. } => {
+            let not_started = Outcome {
+                status: SagaStatus::Failed,
+                output: None,
+                failure: Some(Failure::new(error_name::CHILD_NOT_STARTED, reason)),
+            };
+            Some(messages::tell_parent(parent, not_started, false))
+        }
+        _ => None,
+    }
+}
+
+fn encode(saga: &Saga) -> Vec<u8> {
+    let mut body = vec![SNAPSHOT_VERSION];
+    // Writing our own types to memory has no way to fail.
+    if let Err(error) = rmp_serde::encode::write_named(&mut body, saga) {
+        tracing::error!(%error, saga = %saga.address(), "a snapshot cannot be written");
+    }
+    body
+}
+
+/// First byte of a snapshot: the version of its format.
+const SNAPSHOT_VERSION: u8 = 1;
+
+pub(crate) fn decode_snapshot(body: &[u8]) -> Result<Saga, String> {
+    match body.split_first() {
+        Some((&SNAPSHOT_VERSION, body)) => {
+            rmp_serde::from_slice(body).map_err(|error| error.to_string())
+        }
+        Some((version, _)) => Err(format!("unknown version {version}")),
+        None => Err("empty".to_owned()),
+    }
+}
