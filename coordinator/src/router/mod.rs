@@ -7,7 +7,10 @@
 mod capture;
 mod listener;
 mod poison;
+mod routing;
 pub(crate) mod rule;
+
+pub(crate) use routing::{Place, event_entry, follow};
 
 use crate::{
     broker::{
@@ -15,20 +18,13 @@ use crate::{
         publisher::{Outgoing, Published},
     },
     definitions::Definitions,
-    partition::messages,
     settings::Settings,
 };
 use async_nats::jetstream;
 use capture::Captures;
-use dirigent_contracts::{
-    event::Event,
-    header,
-    id::{PartitionId, SagaAddress},
-    journal::{Entry, EventEntry, Start, Trigger},
-    subject::{self, EntryKind, JournalSubject},
-};
+use dirigent_contracts::{event::Event, header, subject};
 use futures::future::join_all;
-use rule::{Decision, Owned, Wishes};
+use rule::{Owned, Wishes};
 use std::sync::{Arc, RwLock};
 use tokio_util::sync::CancellationToken;
 
@@ -145,70 +141,17 @@ impl Router {
         };
         let at = info.published.unix_timestamp_nanos() / 1_000;
         let at = i64::try_from(at).unwrap_or(i64::MAX);
-        let value = event.to_expression_value();
-        let id = event.id.clone().unwrap_or_else(|| source.clone());
         let rules = self
             .rules
             .read()
             .map(|rules| Arc::clone(&rules))
             .unwrap_or_default();
-        let mut entries = Vec::new();
-        let mut reasons = Vec::new();
-        let mut is_known = false;
-        for owned in rules.iter() {
-            for rule in owned
-                .wishes
-                .rules
-                .iter()
-                .filter(|rule| rule.listens_to(&event))
-            {
-                is_known = true;
-                match rule.decide(&event, &value, at, info.stream_sequence) {
-                    Ok(Decision::NotMeant) => {}
-                    Ok(Decision::Start(key, input)) => {
-                        let trigger = Trigger {
-                            subject: event.nats_subject.clone(),
-                            id: id.clone(),
-                        };
-                        let start = Start {
-                            digest: owned.digest.clone(),
-                            input,
-                            trigger: Some(trigger),
-                            parent: None,
-                            part: None,
-                        };
-                        let partition = PartitionId::of(&key, self.broker.partitions);
-                        let address = SagaAddress {
-                            definition: owned.definition.clone(),
-                            key,
-                        };
-                        let message_id = format!("{source}.{}", owned.definition);
-                        let trace = event.trace();
-                        entries.push(messages::start(
-                            partition, &address, start, message_id, trace,
-                        ));
-                    }
-                    Ok(Decision::Continue(key)) => {
-                        let partition = PartitionId::of(&key, self.broker.partitions);
-                        let address = SagaAddress {
-                            definition: owned.definition.clone(),
-                            key,
-                        };
-                        let entry = Entry::Event(EventEntry {
-                            name: rule.subject.clone(),
-                            id: id.clone(),
-                            data: Arc::clone(&event.data),
-                        });
-                        let message_id = format!("{source}.{}.{}", owned.definition, rule.subject);
-                        entries.push(event_entry(partition, address, &entry, message_id));
-                    }
-                    Err(reason) => reasons.push(format!("{}: {reason}", owned.definition)),
-                }
-            }
-        }
-        if !is_known {
-            reasons.push("no deployed definition listens to it".to_owned());
-        }
+        let place = Place {
+            source: &source,
+            at,
+            sequence: info.stream_sequence,
+        };
+        let (entries, mut reasons) = follow(&rules, &event, place, self.broker.partitions);
         let published = entries
             .into_iter()
             .map(|entry| self.broker.publisher.publish(entry));
@@ -241,21 +184,6 @@ impl Router {
             Published::Stored { .. }
         )
     }
-}
-
-/// An event as an entry of the journal of the saga that it is for.
-pub(crate) fn event_entry(
-    partition: PartitionId,
-    address: SagaAddress,
-    entry: &Entry,
-    message_id: String,
-) -> Outgoing {
-    let subject = JournalSubject {
-        partition,
-        address,
-        kind: EntryKind::Event,
-    };
-    Outgoing::new(subject.to_string(), entry.encode()).with_message_id(message_id)
 }
 
 /// All headers of a message. Those of dead letters are left behind when one is replayed.

@@ -1,0 +1,102 @@
+//! What follows from an event: entries for the journals of the sagas that it starts or goes on with.
+//!
+//! Decisions only. What is published has ids that follow from the event, so an event that is routed
+//! twice has the same consequences as one.
+
+use super::rule::{Decision, Owned};
+use crate::{broker::publisher::Outgoing, partition::messages};
+use dirigent_contracts::{
+    event::Event,
+    id::{PartitionId, SagaAddress},
+    journal::{Entry, EventEntry, Start, Trigger},
+    subject::{EntryKind, JournalSubject},
+};
+use std::sync::Arc;
+
+/// Where an event was stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    /// Stream and sequence, as one text.
+    pub(crate) source: &'a str,
+    /// When, in microseconds since 1970.
+    pub(crate) at: i64,
+    pub(crate) sequence: u64,
+}
+
+/// The entries that follow from an event, and the reasons why some do not.
+pub(crate) fn follow(
+    rules: &[Owned],
+    event: &Event,
+    place: Place<'_>,
+    partitions: u16,
+) -> (Vec<Outgoing>, Vec<String>) {
+    let value = event.to_expression_value();
+    let id = event.id.clone();
+    let id = id.unwrap_or_else(|| place.source.to_owned());
+    let mut entries = Vec::new();
+    let mut reasons = Vec::new();
+    let mut is_known = false;
+    for owned in rules {
+        let listening = owned.wishes.rules.iter();
+        for rule in listening.filter(|rule| rule.listens_to(event)) {
+            is_known = true;
+            let address = |key| {
+                let partition = PartitionId::of(&key, partitions);
+                let definition = owned.definition.clone();
+                (partition, SagaAddress { definition, key })
+            };
+            match rule.decide(event, &value, place.at, place.sequence) {
+                Ok(Decision::NotMeant) => {}
+                Ok(Decision::Start(key, input)) => {
+                    let start = Start {
+                        digest: owned.digest.clone(),
+                        input,
+                        trigger: Some(Trigger {
+                            subject: event.nats_subject.clone(),
+                            id: id.clone(),
+                        }),
+                        parent: None,
+                        part: None,
+                    };
+                    let (partition, address) = address(key);
+                    let message_id = format!("{}.{}", place.source, owned.definition);
+                    let trace = event.trace();
+                    entries.push(messages::start(
+                        partition, &address, start, message_id, trace,
+                    ));
+                }
+                Ok(Decision::Continue(key)) => {
+                    let entry = Entry::Event(EventEntry {
+                        name: rule.subject.clone(),
+                        id: id.clone(),
+                        data: Arc::clone(&event.data),
+                    });
+                    let (partition, address) = address(key);
+                    let message_id =
+                        format!("{}.{}.{}", place.source, owned.definition, rule.subject);
+                    entries.push(event_entry(partition, address, &entry, message_id));
+                }
+                Err(reason) => reasons.push(format!("{}: {reason}", owned.definition)),
+            }
+        }
+    }
+    if !is_known {
+        reasons.push("no deployed definition listens to it".to_owned());
+    }
+    (entries, reasons)
+}
+
+/// An event as an entry of the journal of the saga that it is for.
+pub(crate) fn event_entry(
+    partition: PartitionId,
+    address: SagaAddress,
+    entry: &Entry,
+    message_id: String,
+) -> Outgoing {
+    let subject = JournalSubject {
+        partition,
+        address,
+        kind: EntryKind::Event,
+    };
+    Outgoing::new(subject.to_string(), entry.encode()).with_message_id(message_id)
+}
