@@ -27,6 +27,10 @@ pub mod telemetry;
 
 mod conductor;
 
+#[cfg(test)]
+#[path = "../../tests/simulation/mod.rs"]
+mod simulation;
+
 pub use conductor::{Coordinator, StartError};
 pub use definitions::compile;
 pub use settings::Settings;

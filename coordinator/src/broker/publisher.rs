@@ -87,6 +87,16 @@ impl Outgoing {
     pub(crate) fn subject(&self) -> &str {
         &self.subject
     }
+
+    #[cfg(test)]
+    pub(crate) fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    #[cfg(test)]
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(async_nats::HeaderValue::as_str)
+    }
 }
 
 /// What became of a message.

@@ -321,6 +321,12 @@ impl Run {
             })
     }
 
+    /// Whether it waits for nothing, and has nothing to undo.
+    #[cfg(test)]
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.pending.is_empty() && self.scopes.is_empty()
+    }
+
     /// The error that turned it back, or that it is stuck at.
     pub fn failure(&self) -> Option<&Failure> {
         self.outcome

@@ -13,32 +13,32 @@ use std::{
 use uuid::Uuid;
 
 /// How often a member beats.
-pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// After how long without a beat a member counts as dead: five beats may be lost.
-pub(super) const DEAD_AFTER: Duration = Duration::from_secs(6);
+pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(6);
 
 /// What a member says of itself in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Member {
+pub(crate) struct Member {
     /// This very process: a name may be used again after a restart.
-    pub(super) instance: Uuid,
+    pub(crate) instance: Uuid,
     /// Counts up, so that each beat is a change.
-    pub(super) beat: u64,
+    pub(crate) beat: u64,
     /// Revision of this process's first beat, so that two under one name agree on who came later;
     /// 0 in that first beat, which is its own measure.
     #[serde(default)]
-    pub(super) joined: u64,
+    pub(crate) joined: u64,
 }
 
 /// Who owns a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Lease {
+pub(crate) struct Lease {
     /// The owner's name; empty if it was given back.
-    pub(super) owner: String,
+    pub(crate) owner: String,
     /// The owner's process.
-    pub(super) instance: Uuid,
+    pub(crate) instance: Uuid,
     /// Counts the changes of ownership.
-    pub(super) epoch: u64,
+    pub(crate) epoch: u64,
 }
 
 impl Lease {
@@ -53,7 +53,7 @@ impl Lease {
 
 /// What one member has seen of all.
 #[derive(Debug)]
-pub(super) struct Membership {
+pub(crate) struct Membership {
     name: String,
     instance: Uuid,
     /// Revision of this member's first beat; 0 until it is stored.
@@ -71,7 +71,7 @@ struct Seen {
 
 /// What this member is to do about a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Nothing.
     Keep,
     /// Take it: nobody owns it. With the lease to write, and the revision that it replaces.
@@ -83,7 +83,7 @@ pub(super) enum Step {
 }
 
 impl Membership {
-    pub(super) fn new(name: String, instance: Uuid) -> Self {
+    pub(crate) fn new(name: String, instance: Uuid) -> Self {
         Self {
             name,
             instance,
@@ -95,7 +95,7 @@ impl Membership {
     }
 
     /// What this member says of itself in its next beat.
-    pub(super) fn beat(&self, beat: u64) -> Member {
+    pub(crate) fn beat(&self, beat: u64) -> Member {
         Member {
             instance: self.instance,
             beat,
@@ -104,14 +104,14 @@ impl Membership {
     }
 
     /// A beat of this member is stored.
-    pub(super) fn heard(&mut self, revision: u64) {
+    pub(crate) fn heard(&mut self, revision: u64) {
         if self.joined == 0 {
             self.joined = revision;
         }
     }
 
     /// A member was seen; `None` if it has left.
-    pub(super) fn see_member(
+    pub(crate) fn see_member(
         &mut self,
         name: &str,
         member: Option<Member>,
@@ -141,7 +141,7 @@ impl Membership {
     }
 
     /// A lease was seen, or written by this member.
-    pub(super) fn see_lease(&mut self, partition: PartitionId, lease: Lease, revision: u64) {
+    pub(crate) fn see_lease(&mut self, partition: PartitionId, lease: Lease, revision: u64) {
         let known = self
             .leases
             .get(&partition)
@@ -152,12 +152,12 @@ impl Membership {
     }
 
     /// Whether another process has taken this member's name.
-    pub(super) fn is_displaced(&self) -> bool {
+    pub(crate) fn is_displaced(&self) -> bool {
         self.is_displaced
     }
 
     /// The owner of a partition, as far as is known.
-    pub(super) fn owner(&self, partition: PartitionId) -> Option<&str> {
+    pub(crate) fn owner(&self, partition: PartitionId) -> Option<&str> {
         self.leases
             .get(&partition)
             .map(|(lease, _)| lease.owner.as_str())
@@ -180,7 +180,7 @@ impl Membership {
     }
 
     /// What to do about a partition. `is_running`: whether this member works on it.
-    pub(super) fn decide(&self, partition: PartitionId, is_running: bool, now: Instant) -> Step {
+    pub(crate) fn decide(&self, partition: PartitionId, is_running: bool, now: Instant) -> Step {
         let is_desired = self.desired(partition, now) == self.name;
         let (lease, revision) = match self.leases.get(&partition) {
             None if is_desired => return Step::Claim(self.claim(0), 0),
@@ -211,7 +211,7 @@ impl Membership {
 
     /// The lease that gives a partition back, and the revision that it replaces; `None` if it is not
     /// this member's to give.
-    pub(super) fn released(&self, partition: PartitionId) -> Option<(Lease, u64)> {
+    pub(crate) fn released(&self, partition: PartitionId) -> Option<(Lease, u64)> {
         let (lease, revision) = self.leases.get(&partition)?;
         let is_mine = lease.owner == self.name && lease.instance == self.instance;
         is_mine.then(|| (lease.released(), *revision))

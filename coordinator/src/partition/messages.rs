@@ -4,7 +4,7 @@
 
 use crate::{
     broker::publisher::Outgoing,
-    engine::{DomainEvent, Effect},
+    engine::{DomainEvent, Effect, Saga},
     spans,
 };
 use dirigent_contracts::{
@@ -58,7 +58,7 @@ pub(crate) fn start(
 }
 
 /// The start of a child saga.
-pub(super) fn start_child(
+pub(crate) fn start_child(
     partitions: u16,
     child: &SagaAddress,
     digest: DefinitionDigest,
@@ -82,7 +82,7 @@ pub(super) fn start_child(
 /// What tells a saga that its child has ended.
 ///
 /// An item of a Map that is undone after it has succeeded tells twice, once of each.
-pub(super) fn tell_parent(parent: &Parent, outcome: Outcome, holds: bool) -> Outgoing {
+pub(crate) fn tell_parent(parent: &Parent, outcome: Outcome, holds: bool) -> Outgoing {
     let message_id = format!("{}.{}", parent.command, outcome.status);
     let body = Entry::Child(Child {
         command: parent.command,
@@ -99,7 +99,7 @@ pub(super) fn tell_parent(parent: &Parent, outcome: Outcome, holds: bool) -> Out
 }
 
 /// The answer to a command, by the coordinator itself.
-pub(super) fn reply(command: CommandId, reply_to: String, result: TaskResult) -> Outgoing {
+pub(crate) fn reply(command: CommandId, reply_to: String, result: TaskResult) -> Outgoing {
     let reply = Reply {
         command,
         result,
@@ -113,7 +113,7 @@ pub(super) fn reply(command: CommandId, reply_to: String, result: TaskResult) ->
 ///
 /// `applied` is the last entry of the state that it follows from: a timer that came too early must not
 /// make its repetition seem a duplicate.
-pub(super) fn timer(
+pub(crate) fn timer(
     partition: PartitionId,
     address: &SagaAddress,
     due: Timestamp,
@@ -150,10 +150,17 @@ fn child_control(partitions: u16, child: &SagaAddress, what: Control, id: String
     control(PartitionId::of(&child.key, partitions), child, what, id)
 }
 
+/// The run and the entry that ask for something: part of the ids of announcements.
+pub(crate) fn cause(state: Option<&Saga>, seq: JournalSeq) -> String {
+    let run = state.and_then(Saga::run);
+    let run = run.map(|run| run.id().to_string()).unwrap_or_default();
+    format!("{run}.{seq}")
+}
+
 /// The message of an effect; `None` for one that needs a look at the world first.
 ///
 /// `cause` is the run and entry that asked, for the ids of announcements.
-pub(super) fn message(
+pub(crate) fn message(
     partitions: u16,
     address: &SagaAddress,
     cause: &str,

@@ -14,6 +14,12 @@ mod owner;
 mod ownership;
 mod processor;
 
+#[cfg(test)]
+pub(crate) use membership::{BEAT_INTERVAL, Lease, Member, Membership, Step};
 pub(crate) use owner::decode_snapshot;
+#[cfg(test)]
+pub(crate) use owner::{Action, Debt, Owner};
+#[cfg(test)]
+pub(crate) use ownership::LOOK_INTERVAL;
 pub(crate) use ownership::{Owners, Ownership, OwnershipError};
 pub(crate) use processor::{Tools, decode_entry as decode};

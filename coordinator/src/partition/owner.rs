@@ -202,10 +202,7 @@ impl Owner {
         since: Duration,
     ) {
         let Record { address, seq, .. } = record;
-        // The id of an announcement names the run and the entry that caused it.
-        let run = state.as_ref().and_then(Saga::run).map(engine::Run::id);
-        let run = run.map(|run| run.to_string()).unwrap_or_default();
-        let cause = format!("{run}.{seq}");
+        let cause = messages::cause(state.as_ref(), *seq);
         let owed = effects.len();
         self.table
             .put_back(address, state, *seq, owed, changed, since);

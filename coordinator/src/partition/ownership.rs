@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// How often the leases are looked at when nothing changes.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why a coordinator had to stop owning partitions.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,740 @@
+//! A coordinator: the real membership, the real owners and the real routing, with a shell around them
+//! that does on the model what the one in `partition` does on a broker.
+
+use super::{
+    broker::{Answer, Op},
+    jetstream::{self, Draft, Stored},
+    scenario::{Deployed, PARTITIONS},
+    schedule::StreamName,
+    world::{BASE, Event, Flaw, Node, Then, World},
+};
+use crate::{
+    broker::{journal::Delivered, publisher::Outgoing},
+    engine::{Effect, Record},
+    partition::{
+        Action, BEAT_INTERVAL, LOOK_INTERVAL, Lease, Member, Membership, Owner, Step,
+        decode, decode_snapshot, messages,
+    },
+    router::{Place, follow},
+    settings::Settings,
+};
+use dirigent_contracts::{
+    event::Event as Happened,
+    id::{JournalSeq, PartitionId},
+    journal::Start,
+    time::Timestamp,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// One coordinator process, and what was before it under its name.
+pub(super) struct Coordinator {
+    name: String,
+    pub(super) life: u32,
+    pub(super) is_up: bool,
+    pub(super) still_until: i64,
+    pub(super) apart_until: i64,
+    /// How far its clock is off.
+    pub(super) skew: i64,
+    membership: Membership,
+    beat: u64,
+    running: BTreeMap<PartitionId, Running>,
+    /// Partitions whose lease is being written.
+    claiming: BTreeSet<PartitionId>,
+    /// Events that are being routed: what follows from them is not stored yet.
+    routing: BTreeMap<u64, usize>,
+}
+
+/// An owner at work.
+pub(super) struct Running {
+    number: u64,
+    began: i64,
+    /// What was read before the owner could begin.
+    checkpoint: JournalSeq,
+    barrier: u64,
+    listing: Vec<Stored>,
+    owner: Option<Owner>,
+    /// When the last entry on its way to it arrives.
+    last_entry: i64,
+    /// Requests that are not answered.
+    outstanding: usize,
+    wakes_at: Option<i64>,
+    /// Since when it leaves, and the lease that gives the partition back then.
+    leaving: Option<(i64, Option<(Lease, u64)>)>,
+}
+
+impl Coordinator {
+    pub(super) fn new(at: usize) -> Self {
+        let name = format!("c{at}");
+        Self {
+            membership: Membership::new(name.clone(), Uuid::nil()),
+            name,
+            life: 0,
+            is_up: false,
+            still_until: 0,
+            apart_until: 0,
+            skew: 0,
+            beat: 0,
+            running: BTreeMap::new(),
+            claiming: BTreeSet::new(),
+            routing: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn die(&mut self) {
+        self.is_up = false;
+        self.life += 1;
+        self.running.clear();
+        self.claiming.clear();
+        self.routing.clear();
+    }
+
+    fn partition_of(&self, number: u64) -> Option<PartitionId> {
+        let mut running = self.running.iter();
+        running
+            .find(|(_, running)| running.number == number)
+            .map(|(partition, _)| *partition)
+    }
+}
+
+/// The monotonic clock of all processes.
+fn instant(now: i64) -> Instant {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    *BEGAN.get_or_init(Instant::now) + micros(now)
+}
+
+fn micros(time: i64) -> Duration {
+    Duration::from_micros(time.try_into().unwrap_or(0))
+}
+
+fn interval(of: Duration) -> i64 {
+    i64::try_from(of.as_micros()).unwrap()
+}
+
+fn key(key: &str) -> String {
+    format!("partitions.{key}")
+}
+
+impl World {
+    pub(super) fn start_coordinator(&mut self, at: usize) {
+        let instance = Uuid::from_u128(u128::from(self.number()));
+        let coordinator = &mut self.coordinators[at];
+        coordinator.is_up = true;
+        coordinator.membership = Membership::new(coordinator.name.clone(), instance);
+        let life = coordinator.life;
+        let known: Vec<Stored> = self.streams[&StreamName::Partitions].from(1).cloned().collect();
+        for change in known {
+            self.tell_change(at, change);
+        }
+        self.after(0, Event::Beat { at, life });
+        self.after(0, Event::Look { at, life });
+        self.dispatch(StreamName::Events);
+    }
+
+    fn local_time(&self, at: usize) -> Timestamp {
+        Timestamp(BASE + self.now + self.coordinators[at].skew)
+    }
+
+    pub(super) fn tell_change(&mut self, at: usize, change: Stored) {
+        let life = self.coordinators[at].life;
+        let wait = self.latency();
+        self.after(wait, Event::Change { at, life, change });
+    }
+
+    pub(super) fn see(&mut self, at: usize, change: &Stored) {
+        let now = instant(self.now);
+        let membership = &mut self.coordinators[at].membership;
+        let Draft { subject, body, .. } = &change.draft;
+        if let Some(name) = subject.strip_prefix("partitions.member.") {
+            let member: Option<Member> = serde_json::from_slice(body).ok();
+            membership.see_member(name, member, change.seq, now);
+            assert!(!membership.is_displaced(), "{name} was displaced by nobody");
+        } else if let Some(partition) = subject.strip_prefix("partitions.lease.") {
+            let lease = serde_json::from_slice(body).unwrap_or_default();
+            membership.see_lease(PartitionId(partition.parse().unwrap()), lease, change.seq);
+        }
+    }
+
+    pub(super) fn beat(&mut self, at: usize) {
+        let coordinator = &mut self.coordinators[at];
+        coordinator.beat += 1;
+        let member = coordinator.membership.beat(coordinator.beat);
+        let (life, subject) = (coordinator.life, key(&format!("member.{}", coordinator.name)));
+        let draft = Draft {
+            subject,
+            body: serde_json::to_vec(&member).unwrap(),
+            ..Draft::default()
+        };
+        let op = Op::Publish(StreamName::Partitions, draft);
+        self.call(Node::Coordinator(at), op, Then::Beat);
+        self.after(interval(BEAT_INTERVAL), Event::Beat { at, life });
+    }
+
+    /// Looks at the leases, and lets the owners save.
+    pub(super) fn look(&mut self, at: usize) {
+        for partition in (0..PARTITIONS).map(PartitionId) {
+            let coordinator = &mut self.coordinators[at];
+            let is_busy = coordinator.claiming.contains(&partition)
+                || coordinator
+                    .running
+                    .get(&partition)
+                    .is_some_and(|running| running.leaving.is_some());
+            if is_busy {
+                self.pump(at, partition);
+                continue;
+            }
+            let is_running = coordinator.running.contains_key(&partition);
+            let step = coordinator
+                .membership
+                .decide(partition, is_running, instant(self.now));
+            match step {
+                Step::Keep => {}
+                Step::Claim(lease, revision) => {
+                    self.write_lease(at, partition, lease, revision, true);
+                }
+                Step::Release(lease, revision) => {
+                    self.leave(at, partition, Some((lease, revision)));
+                }
+                Step::Stop => self.leave(at, partition, None),
+            }
+            let now = self.now;
+            let running = self.coordinators[at].running.get_mut(&partition);
+            if let Some(Running { owner: Some(owner), began, .. }) = running {
+                owner.save(Settings::default().snapshot_interval, micros(now - *began));
+            }
+            self.pump(at, partition);
+        }
+        let life = self.coordinators[at].life;
+        self.after(interval(LOOK_INTERVAL), Event::Look { at, life });
+    }
+
+    fn write_lease(
+        &mut self,
+        at: usize,
+        partition: PartitionId,
+        lease: Lease,
+        revision: u64,
+        begins: bool,
+    ) {
+        self.coordinators[at].claiming.insert(partition);
+        let draft = Draft {
+            subject: key(&format!("lease.{partition}")),
+            expected_last: Some(revision),
+            body: serde_json::to_vec(&lease).unwrap(),
+            ..Draft::default()
+        };
+        let op = Op::Publish(StreamName::Partitions, draft);
+        let then = Then::Lease { partition, lease, begins };
+        self.call(Node::Coordinator(at), op, then);
+    }
+
+    /// Begins to own a partition.
+    fn begin(&mut self, at: usize, partition: PartitionId) {
+        let number = self.number();
+        self.say(|| format!("c{at} begins to own {partition} as owner {number}"));
+        let running = Running {
+            number,
+            began: self.now,
+            checkpoint: JournalSeq(0),
+            barrier: 0,
+            listing: Vec::new(),
+            owner: None,
+            last_entry: 0,
+            outstanding: 0,
+            wakes_at: None,
+            leaving: None,
+        };
+        self.coordinators[at].running.insert(partition, running);
+        let subject = key(&format!("checkpoint.{partition}"));
+        let op = Op::Last(StreamName::Partitions, subject);
+        self.call(Node::Coordinator(at), op, Then::Checkpoint { owner: number });
+    }
+
+    /// Leaves a partition: what is folded is saved before.
+    fn leave(&mut self, at: usize, partition: PartitionId, lease: Option<(Lease, u64)>) {
+        self.say(|| format!("c{at} leaves {partition}"));
+        let now = self.now;
+        if let Some(running) = self.coordinators[at].running.get_mut(&partition) {
+            running.leaving = Some((now, lease));
+        } else if let Some((lease, revision)) = lease {
+            self.write_lease(at, partition, lease, revision, false);
+        }
+        self.pump(at, partition);
+    }
+
+    /// An owner gives up; the next look at the leases begins anew.
+    fn end(&mut self, at: usize, partition: PartitionId, why: &str) {
+        self.say(|| format!("c{at} ends its ownership of {partition}: {why}"));
+        let running = self.coordinators[at].running.remove(&partition);
+        if let Some((_, Some((lease, revision)))) = running.and_then(|running| running.leaving) {
+            self.write_lease(at, partition, lease, revision, false);
+        }
+    }
+
+    fn owner(&mut self, at: usize, number: u64) -> Option<(PartitionId, &mut Running)> {
+        let coordinator = &mut self.coordinators[at];
+        let partition = coordinator.partition_of(number)?;
+        let running = coordinator.running.get_mut(&partition)?;
+        Some((partition, running))
+    }
+
+    /// An entry reaches an owner.
+    pub(super) fn entry(&mut self, at: usize, number: u64, seq: u64) {
+        let now = self.local_time(at);
+        let virtual_now = self.now;
+        let Some(partition) = self.coordinators[at].partition_of(number) else {
+            return;
+        };
+        let stream = &self.streams[&StreamName::Journal(partition.0)];
+        let Some(stored) = stream.get(seq).cloned() else {
+            return;
+        };
+        let Some((_, running)) = self.owner(at, number) else {
+            return;
+        };
+        let Some(owner) = running.owner.as_mut().filter(|_| running.leaving.is_none()) else {
+            return;
+        };
+        if let Ok(record) = record(partition, &stored) {
+            let program = owner.digest(&record).cloned();
+            let program = program.and_then(|digest| Deployed::get().program(&digest));
+            owner.take(&record, program, now, micros(virtual_now - running.began));
+        } else {
+            owner.pass(JournalSeq(seq));
+        }
+        self.pump(at, partition);
+    }
+
+    /// A deadline may have come.
+    pub(super) fn wake(&mut self, at: usize, number: u64) {
+        let now = self.local_time(at);
+        let Some((partition, running)) = self.owner(at, number) else {
+            return;
+        };
+        running.wakes_at = None;
+        if let Some(owner) = running.owner.as_mut().filter(|_| running.leaving.is_none())
+            && owner.next_deadline().is_some_and(|deadline| deadline <= now)
+        {
+            owner.fire_timers(now);
+        }
+        self.pump(at, partition);
+    }
+
+    /// Does what an owner has decided, and sees when it wants to be woken.
+    fn pump(&mut self, at: usize, partition: PartitionId) {
+        let now = self.now;
+        loop {
+            let Some(running) = self.coordinators[at].running.get_mut(&partition) else {
+                return;
+            };
+            let (number, began) = (running.number, running.began);
+            let Some(owner) = &mut running.owner else {
+                if running.leaving.is_some() {
+                    self.end(at, partition, "it had not begun");
+                }
+                return;
+            };
+            if running.leaving.is_some() && !owner.is_catching_up() {
+                owner.save(Duration::ZERO, micros(now - began));
+            }
+            let actions = owner.actions();
+            if actions.is_empty() {
+                break;
+            }
+            for action in actions {
+                self.act(at, partition, number, action);
+            }
+        }
+        let local = self.local_time(at).0;
+        let Some(running) = self.coordinators[at].running.get_mut(&partition) else {
+            return;
+        };
+        let Some(owner) = &running.owner else { return };
+        if let Some((since, _)) = &running.leaving {
+            let is_left = owner.is_catching_up() || (running.outstanding == 0 && owner.is_saved());
+            if is_left || now - since > interval(Settings::default().drain_timeout) {
+                self.end(at, partition, "it has left");
+            }
+            return;
+        }
+        if let Some(deadline) = owner.next_deadline() {
+            let wakes_at = now + (deadline.0 - local).max(0);
+            if running.wakes_at.is_none_or(|known| wakes_at < known) {
+                running.wakes_at = Some(wakes_at);
+                let (owner, life) = (running.number, self.coordinators[at].life);
+                self.at(wakes_at, Event::Wake { at, life, owner });
+            }
+        }
+    }
+
+    fn act(&mut self, at: usize, partition: PartitionId, owner: u64, action: Action) {
+        let node = Node::Coordinator(at);
+        match action {
+            Action::Publish(message, debt) => {
+                if self.flaw == Some(Flaw::CheckpointBeforeAcknowledgements) {
+                    self.publish(node, &message, Then::Nothing);
+                    if let Some((_, running)) = self.owner(at, owner)
+                        && let Some(owner) = &mut running.owner
+                    {
+                        owner.settle(debt, Ok(()));
+                    }
+                    return;
+                }
+                self.publish(node, &message, Then::Settle { owner, debt });
+            }
+            Action::StartChild(debt) => {
+                let Some(Effect::StartChild { child, input, parent, trace }) = &debt.effect else {
+                    unreachable!("only a child is started so");
+                };
+                let digest = Deployed::get().latest(&child.definition).unwrap();
+                let message = messages::start_child(
+                    PARTITIONS,
+                    child,
+                    digest.clone(),
+                    Arc::clone(input),
+                    parent.clone(),
+                    None,
+                    *trace,
+                );
+                self.publish(node, &message, Then::StartChild { owner, debt });
+            }
+            Action::Store(_) => unreachable!("no definition here asks the object store"),
+            Action::Announce(message) => {
+                self.publish(node, &message, Then::Nothing);
+                if self.flaw == Some(Flaw::EffectsBeforeTheirCause) {
+                    self.fold_at_once(at, partition, &message);
+                }
+                return;
+            }
+            Action::Put { saga, key, body, revision, applied } => {
+                let then = Then::Saved { owner, saga, applied };
+                self.put(node, &key, body, revision, then);
+            }
+            Action::Remove { saga, key, revision } => {
+                self.put(node, &key, Vec::new(), revision, Then::Removed { owner, saga });
+            }
+            Action::Checkpoint(checkpoint) => {
+                let draft = Draft {
+                    subject: key(&format!("checkpoint.{partition}")),
+                    body: checkpoint.to_string().into_bytes(),
+                    ..Draft::default()
+                };
+                let op = Op::Publish(StreamName::Partitions, draft);
+                self.call(node, op, Then::SavedCheckpoint { owner, checkpoint });
+            }
+        }
+        if let Some((_, running)) = self.owner(at, owner) {
+            running.outstanding += 1;
+        }
+    }
+
+    fn put(&mut self, node: Node, key: &str, body: Vec<u8>, revision: u64, then: Then) {
+        // A removed key has a marker; what is created must find none but that.
+        let subject = format!("sagas.{key}");
+        let marker = self.streams[&StreamName::Sagas].last_of(&subject);
+        let marker = marker.filter(|stored| revision == 0 && stored.draft.body.is_empty());
+        let draft = Draft {
+            subject,
+            expected_last: Some(marker.map_or(revision, |stored| stored.seq)),
+            body,
+            ..Draft::default()
+        };
+        self.call(node, Op::Publish(StreamName::Sagas, draft), then);
+    }
+
+    /// The mistake of acting on a timer before it is stored.
+    fn fold_at_once(&mut self, at: usize, partition: PartitionId, message: &Outgoing) {
+        let now = self.local_time(at);
+        let virtual_now = self.now;
+        let Some(running) = self.coordinators[at].running.get_mut(&partition) else {
+            return;
+        };
+        let Some(owner) = &mut running.owner else { return };
+        let entry = Delivered {
+            seq: JournalSeq(owner.folded().0 + 1),
+            at: now,
+            subject: message.subject().to_owned(),
+            is_first_of_subject: false,
+            trace: None,
+            body: message.body().clone(),
+        };
+        let record = decode(partition, &entry).unwrap();
+        let program = owner.digest(&record).cloned();
+        let program = program.and_then(|digest| Deployed::get().program(&digest));
+        owner.take(&record, program, now, micros(virtual_now - running.began));
+    }
+
+    /// An entry is stored: its partition's owners read it.
+    pub(super) fn tell_owners(&mut self, partition: u16, stored: &Stored) {
+        for at in 0..self.coordinators.len() {
+            let Some(running) = self.coordinators[at].running.get(&PartitionId(partition)) else {
+                continue;
+            };
+            if running.owner.is_some() {
+                let number = running.number;
+                self.send_entry(at, number, stored);
+            }
+        }
+    }
+
+    fn send_entry(&mut self, at: usize, number: u64, stored: &Stored) {
+        let life = self.coordinators[at].life;
+        let mut arrives = self.now + self.latency();
+        let is_timer = stored.draft.subject.ends_with(".timer");
+        if is_timer && self.flaw == Some(Flaw::TimerBeatsEarlierReply) {
+            arrives = self.now;
+        } else if let Some((_, running)) = self.owner(at, number) {
+            arrives = arrives.max(running.last_entry);
+            running.last_entry = arrives;
+        }
+        let seq = stored.seq;
+        self.at(arrives, Event::Entry { at, life, owner: number, seq });
+    }
+
+    /// A coordinator's request was answered, or was given up.
+    pub(super) fn coordinator_answered(
+        &mut self,
+        at: usize,
+        then: Then,
+        answer: Option<Answer>,
+        op: Op,
+    ) {
+        use jetstream::Answer::{Duplicate, Stored, WrongLast};
+        let node = Node::Coordinator(at);
+        let published = match &answer {
+            Some(Answer::Published(answer)) => Some(*answer),
+            _ => None,
+        };
+        let number = match &then {
+            Then::Settle { owner, .. }
+            | Then::StartChild { owner, .. }
+            | Then::FirstStart { owner, .. }
+            | Then::Saved { owner, .. }
+            | Then::Removed { owner, .. }
+            | Then::SavedCheckpoint { owner, .. }
+            | Then::Checkpoint { owner }
+            | Then::Barrier { owner }
+            | Then::Snapshots { owner }
+            | Then::JournalEnd { owner } => *owner,
+            Then::Beat => {
+                if let Some(Stored(revision)) = published {
+                    self.coordinators[at].membership.heard(revision);
+                }
+                return;
+            }
+            Then::Lease { partition, lease, begins } => {
+                let coordinator = &mut self.coordinators[at];
+                coordinator.claiming.remove(partition);
+                if let Some(Stored(revision)) = published {
+                    let membership = &mut coordinator.membership;
+                    membership.see_lease(*partition, lease.clone(), revision);
+                    if *begins {
+                        self.begin(at, *partition);
+                    }
+                }
+                return;
+            }
+            Then::Routed { event } => {
+                let left = self.coordinators[at].routing.get_mut(event);
+                if let Some(left) = left {
+                    *left -= 1;
+                    if *left == 0 {
+                        self.coordinators[at].routing.remove(event);
+                        let op = Op::Ack(StreamName::Events, *event);
+                        self.call(node, op, Then::Nothing);
+                    }
+                }
+                return;
+            }
+            Then::Nothing | Then::Replied { .. } => return,
+        };
+        let Some((partition, running)) = self.owner(at, number) else {
+            return;
+        };
+        if running.owner.is_some() {
+            running.outstanding -= 1;
+        }
+        match (then, answer) {
+            (Then::FirstStart { owner, debt }, None) => {
+                running.outstanding += 1;
+                self.call(node, op, Then::FirstStart { owner, debt });
+            }
+            (_, None) => self.end(at, partition, "the broker did not answer"),
+            (Then::StartChild { owner, debt }, _) if published == Some(WrongLast) => {
+                running.outstanding += 1;
+                if let Op::Publish(stream, draft) = op {
+                    let op = Op::First(stream, draft.subject);
+                    self.call(node, op, Then::FirstStart { owner, debt });
+                }
+            }
+            (Then::Settle { debt, .. } | Then::StartChild { debt, .. }, _) => {
+                if let Some(owner) = &mut running.owner {
+                    owner.settle(debt, Ok(()));
+                }
+            }
+            (Then::FirstStart { owner, debt }, Some(Answer::Message(None))) => {
+                // There is one: this server has not seen it yet.
+                running.outstanding += 1;
+                self.call(node, op, Then::FirstStart { owner, debt });
+            }
+            (Then::FirstStart { debt, .. }, Some(Answer::Message(Some(first)))) => {
+                let start: Start = dirigent_contracts::envelope::decode(&first.draft.body).unwrap();
+                let Some(Effect::StartChild { parent, .. }) = &debt.effect else {
+                    unreachable!("only a child is started so");
+                };
+                let is_ours = start.parent.is_some_and(|of| of.command == parent.command);
+                let result = is_ours.then_some(()).ok_or("started by somebody else");
+                if let Some(owner) = &mut running.owner {
+                    owner.settle(debt, result.map_err(str::to_owned));
+                }
+            }
+            (Then::Saved { saga, applied, .. }, _) => match (published, &mut running.owner) {
+                (Some(Stored(revision)), Some(owner)) => owner.saved(&saga, applied, revision),
+                _ => self.end(at, partition, "somebody else writes its snapshots"),
+            },
+            (Then::Removed { saga, .. }, _) => match (published, &mut running.owner) {
+                (Some(Stored(_)), Some(owner)) => owner.removed(&saga),
+                _ => self.end(at, partition, "somebody else writes its snapshots"),
+            },
+            (Then::SavedCheckpoint { checkpoint, .. }, _) => {
+                if let Some(owner) = &mut running.owner {
+                    owner.saved_checkpoint(checkpoint);
+                }
+            }
+            (Then::Checkpoint { owner }, Some(Answer::Message(found))) => {
+                let checkpoint = found.map_or(0, |stored| {
+                    String::from_utf8(stored.draft.body).unwrap().parse().unwrap()
+                });
+                running.checkpoint = JournalSeq(checkpoint);
+                let draft = Draft {
+                    subject: format!("sagas.{partition}.barrier"),
+                    ..Draft::default()
+                };
+                let op = Op::Publish(StreamName::Sagas, draft);
+                self.call(node, op, Then::Barrier { owner });
+            }
+            (Then::Barrier { owner }, _) => {
+                if let Some(Stored(seq) | Duplicate(seq)) = published {
+                    running.barrier = seq;
+                }
+                let op = Op::List(StreamName::Sagas, format!("sagas.{partition}."));
+                self.call(node, op, Then::Snapshots { owner });
+            }
+            (Then::Snapshots { owner }, Some(Answer::Listing(listing))) => {
+                let barrier = running.barrier;
+                if listing.iter().any(|stored| stored.seq >= barrier) {
+                    running.listing = listing;
+                    let op = Op::End(StreamName::Journal(partition.0));
+                    self.call(node, op, Then::JournalEnd { owner });
+                } else {
+                    // The server that answered is behind.
+                    self.call(node, op, Then::Snapshots { owner });
+                }
+            }
+            (Then::JournalEnd { owner }, Some(Answer::End(end))) => {
+                self.open(at, partition, owner, JournalSeq(end));
+            }
+            (then, answer) => unreachable!("{then:?} was answered with {answer:?}"),
+        }
+        self.pump(at, partition);
+    }
+
+    /// The owner has all that it begins with.
+    fn open(&mut self, at: usize, partition: PartitionId, number: u64, end: JournalSeq) {
+        let is_flawed = self.flaw == Some(Flaw::TakeoverWithoutReplay);
+        let Some((_, running)) = self.owner(at, number) else {
+            return;
+        };
+        let checkpoint = if is_flawed { end } else { running.checkpoint };
+        let mut owner = Owner::new(partition, PARTITIONS, checkpoint, end);
+        for stored in std::mem::take(&mut running.listing) {
+            if !stored.draft.body.is_empty() {
+                owner.load(decode_snapshot(&stored.draft.body).unwrap(), stored.seq);
+            }
+        }
+        running.owner = Some(owner);
+        let stream = &self.streams[&StreamName::Journal(partition.0)];
+        let entries: Vec<Stored> = stream.from(checkpoint.0 + 1).cloned().collect();
+        for stored in entries {
+            self.send_entry(at, number, &stored);
+        }
+    }
+
+    /// Routes an event.
+    pub(super) fn route(&mut self, at: usize, message: &Stored) {
+        let node = Node::Coordinator(at);
+        let entries = following(message);
+        if entries.is_empty() {
+            let op = Op::Ack(StreamName::Events, message.seq);
+            self.call(node, op, Then::Nothing);
+            return;
+        }
+        let event = message.seq;
+        self.coordinators[at].routing.insert(event, entries.len());
+        for entry in entries {
+            self.publish(node, &entry, Then::Routed { event });
+        }
+    }
+
+    /// What owners must not keep when all is over: sagas that have ended.
+    pub(super) fn judge_what_is_left(&self) -> Result<(), String> {
+        for coordinator in &self.coordinators {
+            for (partition, running) in &coordinator.running {
+                let states = running.owner.iter().flat_map(Owner::states);
+                if let Some(saga) = states.into_iter().find(|saga| saga.run().is_some()) {
+                    let address = saga.address();
+                    return Err(format!("{address} is still held by an owner of {partition}"));
+                }
+            }
+        }
+        for stored in list_values(&self.streams[&StreamName::Sagas]) {
+            let saga = decode_snapshot(&stored.draft.body)?;
+            if saga.run().is_some() {
+                return Err(format!("{} still has a snapshot", saga.address()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn list_values(stream: &jetstream::Stream) -> Vec<&Stored> {
+    let values = stream.from(1).filter(|stored| {
+        let last = stream.last_of(&stored.draft.subject);
+        !stored.draft.body.is_empty() && last.is_some_and(|last| last.seq == stored.seq)
+    });
+    values.collect()
+}
+
+/// What follows from an event of the installation's world.
+pub(super) fn following(message: &Stored) -> Vec<Outgoing> {
+    let Draft { subject, body, .. } = &message.draft;
+    if !subject.starts_with("sim.") {
+        return Vec::new();
+    }
+    let event = Happened::parse(subject, &[], body).unwrap();
+    let place = Place {
+        source: &format!("events/{}", message.seq),
+        at: message.at,
+        sequence: message.seq,
+    };
+    follow(&Deployed::get().rules, &event, place, PARTITIONS).0
+}
+
+/// A stored message as an entry of a journal.
+pub(super) fn record(partition: PartitionId, stored: &Stored) -> Result<Record, String> {
+    let Stored { seq, at, draft } = stored;
+    let delivered = Delivered {
+        seq: JournalSeq(*seq),
+        at: Timestamp(*at),
+        subject: draft.subject.clone(),
+        // Whether it was asked for is the broker's business here.
+        is_first_of_subject: true,
+        trace: None,
+        body: draft.body.clone().into(),
+    };
+    decode(partition, &delivered)
+}
