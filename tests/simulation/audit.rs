@@ -248,6 +248,10 @@ fn judge_undo(
     let (Direction::Undo, Some(undone)) = (command.direction, command.undoes) else {
         return Ok(());
     };
+    // Once begun, an undo goes on, whatever is learnt of the attempt meanwhile.
+    if command.attempt > 1 {
+        return Ok(());
+    }
     // A step that is a child has no commands.
     let Some(attempts) = attempts.get(&undone) else {
         return Ok(());

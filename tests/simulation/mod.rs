@@ -11,6 +11,7 @@
 mod audit;
 mod broker;
 mod coordinator;
+#[allow(dead_code, reason = "the comparison with a real broker uses more of it")]
 mod jetstream;
 mod scenario;
 mod schedule;

@@ -293,7 +293,9 @@ impl World {
                 let fault = self.schedule.faults[*n].clone();
                 self.say(|| format!("fault: {fault:?}"));
             }
-            Event::Arrive { node, op: Op::Publish(stream, draft), .. } => {
+            Event::Arrive { node, op: Op::Publish(stream, draft), .. }
+                if !draft.subject.starts_with("partitions.member.") =>
+            {
                 let text = format!("{node:?} -> {stream:?} {} {:?}", draft.subject, draft.id);
                 self.say(|| text);
             }
