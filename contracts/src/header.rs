@@ -8,6 +8,9 @@ pub const TRACE_STATE: &str = "tracestate";
 pub const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// JetStream stores the message only if its subject's last sequence is this one.
 pub const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+/// The subject that [`EXPECTED_LAST_SUBJECT_SEQUENCE`] is about, if it is not the message's own.
+pub const EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT: &str =
+    "Nats-Expected-Last-Subject-Sequence-Subject";
 /// Media type of the body, as CloudEvents' NATS binding names it.
 pub const CONTENT_TYPE: &str = "content-type";
 /// The saga key that an event carries, where the event itself has no place for it.

@@ -159,7 +159,12 @@ impl Audit {
         watched.check(address)?;
         for effect in effects {
             let message = match &effect {
-                Effect::StartChild { child, input, parent, trace } => {
+                Effect::StartChild {
+                    child,
+                    input,
+                    parent,
+                    trace,
+                } => {
                     let digest = Deployed::get().latest(&child.definition).unwrap().clone();
                     let (input, parent) = (Arc::clone(input), parent.clone());
                     let of = messages::start_child(
@@ -221,15 +226,22 @@ impl Audit {
         let Some(address) = &deed.saga else {
             return Ok(());
         };
-        let run = self.sagas.get(address).and_then(|watched| watched.state.as_ref()?.run());
+        let run = self
+            .sagas
+            .get(address)
+            .and_then(|watched| watched.state.as_ref()?.run());
         let Some(run) = run.filter(|run| run.id() == effect.run) else {
-            return Err(format!("{address} did {effect} in a run that is not its own"));
+            return Err(format!(
+                "{address} did {effect} in a run that is not its own"
+            ));
         };
-        let must_be_undone = run.status() != SagaStatus::Succeeded
-            && !LASTING.contains(&deed.task.as_str());
+        let must_be_undone =
+            run.status() != SagaStatus::Succeeded && !LASTING.contains(&deed.task.as_str());
         if deed.is_done && deed.is_undone != must_be_undone {
             let status = run.status();
-            return Err(format!("{address} is {status}, and of its step {effect}: {deed:?}"));
+            return Err(format!(
+                "{address} is {status}, and of its step {effect}: {deed:?}"
+            ));
         }
         Ok(())
     }
@@ -258,7 +270,9 @@ fn judge_undo(
     };
     if attempts.iter().all(|attempt| failures.contains(attempt)) {
         let saga = &command.saga;
-        return Err(format!("{saga} undoes {undone}, and every attempt of it had failed"));
+        return Err(format!(
+            "{saga} undoes {undone}, and every attempt of it had failed"
+        ));
     }
     Ok(())
 }
@@ -269,13 +283,18 @@ impl Watched {
         if self.outcomes.len() > 1 {
             return Err(format!("{address} has ended {} times", self.outcomes.len()));
         }
-        let Some((saga, run)) = self.state.as_ref().and_then(|saga| Some((saga, saga.run()?)))
+        let Some((saga, run)) = self
+            .state
+            .as_ref()
+            .and_then(|saga| Some((saga, saga.run()?)))
         else {
             return Ok(());
         };
         if run.outcome().is_some() {
             if saga.next_deadline() != Timestamp::NEVER || !run.holds_nothing() {
-                return Err(format!("{address} has ended, and holds something: {run:#?}"));
+                return Err(format!(
+                    "{address} has ended, and holds something: {run:#?}"
+                ));
             }
             return Ok(());
         }

@@ -18,8 +18,6 @@ const STALENESS: i64 = 3 * SECOND;
 pub(super) enum Op {
     /// Store a message: an entry, a command, an event; a key's value, empty for none.
     Publish(StreamName, Draft),
-    /// The last message of a subject.
-    Last(StreamName, String),
     /// The first message of a subject.
     First(StreamName, String),
     /// The last message of each subject that begins so.
@@ -44,7 +42,6 @@ impl Op {
     fn stream(&self) -> StreamName {
         match self {
             Self::Publish(stream, _)
-            | Self::Last(stream, _)
             | Self::First(stream, _)
             | Self::List(stream, _)
             | Self::End(stream)
@@ -87,8 +84,8 @@ impl World {
         }
         let at = self.broker_time(name).0;
         // A read may be answered by a server that is behind.
-        let is_stale = matches!(op, Op::Last(..) | Op::First(..) | Op::List(..))
-            && self.is_unlucky(|noise| noise.stale);
+        let is_stale =
+            matches!(op, Op::First(..) | Op::List(..)) && self.is_unlucky(|noise| noise.stale);
         let until = if is_stale {
             at - self.rng.i64(..STALENESS)
         } else {
@@ -105,7 +102,6 @@ impl World {
                 }
                 Answer::Published(answer)
             }
-            Op::Last(_, subject) => Answer::Message(last(stream, &subject, until)),
             Op::First(_, subject) => {
                 let first = stream.first_of(&subject);
                 Answer::Message(first.filter(|stored| stored.at <= until).cloned())
@@ -117,9 +113,7 @@ impl World {
                 Answer::Done
             }
         };
-        if !self.is_unlucky(|noise| noise.unanswered)
-            && self.apart_until(node) <= self.now
-        {
+        if !self.is_unlucky(|noise| noise.unanswered) && self.apart_until(node) <= self.now {
             let wait = self.latency();
             self.after(wait, Event::Answer { call, answer });
         }
@@ -176,23 +170,17 @@ impl World {
             self.after(ACK_WAIT, Event::Overdue { stream: name });
             if !self.is_unlucky(|noise| noise.lost) {
                 let wait = self.latency();
-                self.after(wait, Event::Handed { node, life, message });
+                self.after(
+                    wait,
+                    Event::Handed {
+                        node,
+                        life,
+                        message,
+                    },
+                );
             }
         }
     }
-}
-
-/// The last message of a subject, of those that were stored by then.
-fn last(stream: &Stream, subject: &str, until: i64) -> Option<Stored> {
-    let newest = stream.last_of(subject)?;
-    if newest.at <= until {
-        return Some(newest.clone());
-    }
-    let older = stream
-        .from(1)
-        .take_while(|stored| stored.seq < newest.seq)
-        .filter(|stored| stored.at <= until && stored.draft.subject == subject);
-    older.last().cloned()
 }
 
 fn list(stream: &Stream, prefix: &str, until: i64) -> Vec<Stored> {

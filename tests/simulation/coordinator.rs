@@ -12,8 +12,8 @@ use crate::{
     broker::{journal::Delivered, publisher::Outgoing},
     engine::{Effect, Record},
     partition::{
-        Action, BEAT_INTERVAL, LOOK_INTERVAL, Lease, Member, Membership, Owner, Step,
-        decode, decode_snapshot, messages,
+        Action, BEAT_INTERVAL, LOOK_INTERVAL, Lease, Member, Membership, Owner, Step, decode,
+        decode_snapshot, messages,
     },
     router::{Place, follow},
     settings::Settings,
@@ -53,9 +53,9 @@ pub(super) struct Coordinator {
 pub(super) struct Running {
     number: u64,
     began: i64,
-    /// What was read before the owner could begin.
     checkpoint: JournalSeq,
-    barrier: u64,
+    /// The revision at which it took over the snapshots.
+    fence: u64,
     listing: Vec<Stored>,
     owner: Option<Owner>,
     /// When the last entry on its way to it arrives.
@@ -126,7 +126,10 @@ impl World {
         coordinator.is_up = true;
         coordinator.membership = Membership::new(coordinator.name.clone(), instance);
         let life = coordinator.life;
-        let known: Vec<Stored> = self.streams[&StreamName::Partitions].from(1).cloned().collect();
+        let known: Vec<Stored> = self.streams[&StreamName::Partitions]
+            .from(1)
+            .cloned()
+            .collect();
         for change in known {
             self.tell_change(at, change);
         }
@@ -163,7 +166,10 @@ impl World {
         let coordinator = &mut self.coordinators[at];
         coordinator.beat += 1;
         let member = coordinator.membership.beat(coordinator.beat);
-        let (life, subject) = (coordinator.life, key(&format!("member.{}", coordinator.name)));
+        let (life, subject) = (
+            coordinator.life,
+            key(&format!("member.{}", coordinator.name)),
+        );
         let draft = Draft {
             subject,
             body: serde_json::to_vec(&member).unwrap(),
@@ -203,7 +209,12 @@ impl World {
             }
             let now = self.now;
             let running = self.coordinators[at].running.get_mut(&partition);
-            if let Some(Running { owner: Some(owner), began, .. }) = running {
+            if let Some(Running {
+                owner: Some(owner),
+                began,
+                ..
+            }) = running
+            {
                 owner.save(Settings::default().snapshot_interval, micros(now - *began));
             }
             self.pump(at, partition);
@@ -228,7 +239,11 @@ impl World {
             ..Draft::default()
         };
         let op = Op::Publish(StreamName::Partitions, draft);
-        let then = Then::Lease { partition, lease, begins };
+        let then = Then::Lease {
+            partition,
+            lease,
+            begins,
+        };
         self.call(Node::Coordinator(at), op, then);
     }
 
@@ -240,7 +255,7 @@ impl World {
             number,
             began: self.now,
             checkpoint: JournalSeq(0),
-            barrier: 0,
+            fence: 0,
             listing: Vec::new(),
             owner: None,
             last_entry: 0,
@@ -249,9 +264,12 @@ impl World {
             leaving: None,
         };
         self.coordinators[at].running.insert(partition, running);
-        let subject = key(&format!("checkpoint.{partition}"));
-        let op = Op::Last(StreamName::Partitions, subject);
-        self.call(Node::Coordinator(at), op, Then::Checkpoint { owner: number });
+        let draft = Draft {
+            subject: format!("sagas.{partition}.owner"),
+            ..Draft::default()
+        };
+        let op = Op::Publish(StreamName::Sagas, draft);
+        self.call(Node::Coordinator(at), op, Then::TakeOver { owner: number });
     }
 
     /// Leaves a partition: what is folded is saved before.
@@ -317,7 +335,9 @@ impl World {
         };
         running.wakes_at = None;
         if let Some(owner) = running.owner.as_mut().filter(|_| running.leaving.is_none())
-            && owner.next_deadline().is_some_and(|deadline| deadline <= now)
+            && owner
+                .next_deadline()
+                .is_some_and(|deadline| deadline <= now)
         {
             owner.fire_timers(now);
         }
@@ -387,7 +407,13 @@ impl World {
                 self.publish(node, &message, Then::Settle { owner, debt });
             }
             Action::StartChild(debt) => {
-                let Some(Effect::StartChild { child, input, parent, trace }) = &debt.effect else {
+                let Some(Effect::StartChild {
+                    child,
+                    input,
+                    parent,
+                    trace,
+                }) = &debt.effect
+                else {
                     unreachable!("only a child is started so");
                 };
                 let digest = Deployed::get().latest(&child.definition).unwrap();
@@ -410,21 +436,32 @@ impl World {
                 }
                 return;
             }
-            Action::Put { saga, key, body, revision, applied } => {
-                let then = Then::Saved { owner, saga, applied };
-                self.put(node, &key, body, revision, then);
+            Action::Put {
+                saga,
+                key,
+                body,
+                applied,
+            } => {
+                let then = Then::Saved {
+                    owner,
+                    saga,
+                    applied,
+                };
+                self.put(at, owner, &key, body, then);
             }
-            Action::Remove { saga, key, revision } => {
-                self.put(node, &key, Vec::new(), revision, Then::Removed { owner, saga });
+            Action::Remove { saga, key } => {
+                self.put(at, owner, &key, Vec::new(), Then::Removed { owner, saga });
             }
             Action::Checkpoint(checkpoint) => {
-                let draft = Draft {
-                    subject: key(&format!("checkpoint.{partition}")),
-                    body: checkpoint.to_string().into_bytes(),
-                    ..Draft::default()
-                };
-                let op = Op::Publish(StreamName::Partitions, draft);
-                self.call(node, op, Then::SavedCheckpoint { owner, checkpoint });
+                let key = format!("{partition}.checkpoint");
+                let body = checkpoint.to_string().into_bytes();
+                self.put(
+                    at,
+                    owner,
+                    &key,
+                    body,
+                    Then::SavedCheckpoint { owner, checkpoint },
+                );
             }
         }
         if let Some((_, running)) = self.owner(at, owner) {
@@ -432,18 +469,19 @@ impl World {
         }
     }
 
-    fn put(&mut self, node: Node, key: &str, body: Vec<u8>, revision: u64, then: Then) {
-        // A removed key has a marker; what is created must find none but that.
-        let subject = format!("sagas.{key}");
-        let marker = self.streams[&StreamName::Sagas].last_of(&subject);
-        let marker = marker.filter(|stored| revision == 0 && stored.draft.body.is_empty());
+    fn put(&mut self, at: usize, number: u64, key: &str, body: Vec<u8>, then: Then) {
+        let Some((partition, running)) = self.owner(at, number) else {
+            return;
+        };
         let draft = Draft {
-            subject,
-            expected_last: Some(marker.map_or(revision, |stored| stored.seq)),
+            subject: format!("sagas.{key}"),
+            expected_last: Some(running.fence),
+            expected_subject: Some(format!("sagas.{partition}.owner")),
             body,
             ..Draft::default()
         };
-        self.call(node, Op::Publish(StreamName::Sagas, draft), then);
+        let op = Op::Publish(StreamName::Sagas, draft);
+        self.call(Node::Coordinator(at), op, then);
     }
 
     /// The mistake of acting on a timer before it is stored.
@@ -453,7 +491,9 @@ impl World {
         let Some(running) = self.coordinators[at].running.get_mut(&partition) else {
             return;
         };
-        let Some(owner) = &mut running.owner else { return };
+        let Some(owner) = &mut running.owner else {
+            return;
+        };
         let entry = Delivered {
             seq: JournalSeq(owner.folded().0 + 1),
             at: now,
@@ -492,7 +532,15 @@ impl World {
             running.last_entry = arrives;
         }
         let seq = stored.seq;
-        self.at(arrives, Event::Entry { at, life, owner: number, seq });
+        self.at(
+            arrives,
+            Event::Entry {
+                at,
+                life,
+                owner: number,
+                seq,
+            },
+        );
     }
 
     /// A coordinator's request was answered, or was given up.
@@ -516,8 +564,7 @@ impl World {
             | Then::Saved { owner, .. }
             | Then::Removed { owner, .. }
             | Then::SavedCheckpoint { owner, .. }
-            | Then::Checkpoint { owner }
-            | Then::Barrier { owner }
+            | Then::TakeOver { owner }
             | Then::Snapshots { owner }
             | Then::JournalEnd { owner } => *owner,
             Then::Beat => {
@@ -526,7 +573,11 @@ impl World {
                 }
                 return;
             }
-            Then::Lease { partition, lease, begins } => {
+            Then::Lease {
+                partition,
+                lease,
+                begins,
+            } => {
                 let coordinator = &mut self.coordinators[at];
                 coordinator.claiming.remove(partition);
                 if let Some(Stored(revision)) = published {
@@ -593,47 +644,44 @@ impl World {
                 }
             }
             (Then::Saved { saga, applied, .. }, _) => match (published, &mut running.owner) {
-                (Some(Stored(revision)), Some(owner)) => owner.saved(&saga, applied, revision),
-                _ => self.end(at, partition, "somebody else writes its snapshots"),
+                (Some(Stored(_)), Some(owner)) => owner.saved(&saga, applied),
+                _ => self.end(at, partition, "another has taken over"),
             },
             (Then::Removed { saga, .. }, _) => match (published, &mut running.owner) {
                 (Some(Stored(_)), Some(owner)) => owner.removed(&saga),
-                _ => self.end(at, partition, "somebody else writes its snapshots"),
+                _ => self.end(at, partition, "another has taken over"),
             },
             (Then::SavedCheckpoint { checkpoint, .. }, _) => {
-                if let Some(owner) = &mut running.owner {
-                    owner.saved_checkpoint(checkpoint);
+                match (published, &mut running.owner) {
+                    (Some(Stored(_)), Some(owner)) => owner.saved_checkpoint(checkpoint),
+                    _ => self.end(at, partition, "another has taken over"),
                 }
             }
-            (Then::Checkpoint { owner }, Some(Answer::Message(found))) => {
-                let checkpoint = found.map_or(0, |stored| {
-                    String::from_utf8(stored.draft.body).unwrap().parse().unwrap()
-                });
-                running.checkpoint = JournalSeq(checkpoint);
-                let draft = Draft {
-                    subject: format!("sagas.{partition}.barrier"),
-                    ..Draft::default()
-                };
-                let op = Op::Publish(StreamName::Sagas, draft);
-                self.call(node, op, Then::Barrier { owner });
-            }
-            (Then::Barrier { owner }, _) => {
+            (Then::TakeOver { owner }, _) => {
                 if let Some(Stored(seq) | Duplicate(seq)) = published {
-                    running.barrier = seq;
+                    running.fence = seq;
                 }
                 let op = Op::List(StreamName::Sagas, format!("sagas.{partition}."));
                 self.call(node, op, Then::Snapshots { owner });
             }
-            (Then::Snapshots { owner }, Some(Answer::Listing(listing))) => {
-                let barrier = running.barrier;
-                if listing.iter().any(|stored| stored.seq >= barrier) {
-                    running.listing = listing;
-                    let op = Op::End(StreamName::Journal(partition.0));
-                    self.call(node, op, Then::JournalEnd { owner });
-                } else {
+            (Then::Snapshots { owner }, Some(Answer::Listing(mut listing))) => {
+                if listing.iter().all(|stored| stored.seq < running.fence) {
                     // The server that answered is behind.
                     self.call(node, op, Then::Snapshots { owner });
+                    return;
                 }
+                let checkpoint = format!("sagas.{partition}.checkpoint");
+                listing.retain(|stored| {
+                    let is_checkpoint = stored.draft.subject == checkpoint;
+                    if is_checkpoint {
+                        let text = String::from_utf8(stored.draft.body.clone()).unwrap();
+                        running.checkpoint = JournalSeq(text.parse().unwrap());
+                    }
+                    !is_checkpoint
+                });
+                running.listing = listing;
+                let op = Op::End(StreamName::Journal(partition.0));
+                self.call(node, op, Then::JournalEnd { owner });
             }
             (Then::JournalEnd { owner }, Some(Answer::End(end))) => {
                 self.open(at, partition, owner, JournalSeq(end));
@@ -653,7 +701,7 @@ impl World {
         let mut owner = Owner::new(partition, PARTITIONS, checkpoint, end);
         for stored in std::mem::take(&mut running.listing) {
             if !stored.draft.body.is_empty() {
-                owner.load(decode_snapshot(&stored.draft.body).unwrap(), stored.seq);
+                owner.load(decode_snapshot(&stored.draft.body).unwrap());
             }
         }
         running.owner = Some(owner);
@@ -687,11 +735,16 @@ impl World {
                 let states = running.owner.iter().flat_map(Owner::states);
                 if let Some(saga) = states.into_iter().find(|saga| saga.run().is_some()) {
                     let address = saga.address();
-                    return Err(format!("{address} is still held by an owner of {partition}"));
+                    return Err(format!(
+                        "{address} is still held by an owner of {partition}"
+                    ));
                 }
             }
         }
         for stored in list_values(&self.streams[&StreamName::Sagas]) {
+            if stored.draft.subject.ends_with(".checkpoint") {
+                continue;
+            }
             let saga = decode_snapshot(&stored.draft.body)?;
             if saga.run().is_some() {
                 return Err(format!("{} still has a snapshot", saga.address()));

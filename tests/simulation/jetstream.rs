@@ -11,6 +11,9 @@ pub(crate) struct Draft {
     pub(crate) id: Option<String>,
     /// `Nats-Expected-Last-Subject-Sequence`.
     pub(crate) expected_last: Option<u64>,
+    /// `Nats-Expected-Last-Subject-Sequence-Subject`: what the expectation is about, if it is not the
+    /// message's own subject.
+    pub(crate) expected_subject: Option<String>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -82,7 +85,8 @@ impl Stream {
             }
         }
         if let Some(expected) = draft.expected_last {
-            let last = self.last_of(&draft.subject).map_or(0, |stored| stored.seq);
+            let subject = draft.expected_subject.as_ref().unwrap_or(&draft.subject);
+            let last = self.last_of(subject).map_or(0, |stored| stored.seq);
             if last != expected {
                 return Answer::WrongLast;
             }

@@ -11,7 +11,10 @@
 mod audit;
 mod broker;
 mod coordinator;
-#[allow(dead_code, reason = "the comparison with a real broker uses more of it")]
+#[allow(
+    dead_code,
+    reason = "the comparison with a real broker uses more of it"
+)]
 mod jetstream;
 mod scenario;
 mod schedule;
@@ -66,7 +69,10 @@ fn report(schedule: Schedule, flaw: Option<Flaw>) -> String {
     let wrong = world.run().expect_err("it went wrong before");
     let log = world.log.unwrap_or_default();
     let log = &log[log.len().saturating_sub(LINES)..];
-    format!("seed {seed}: {wrong}\n\n{schedule:#?}\n\n{}", log.join("\n"))
+    format!(
+        "seed {seed}: {wrong}\n\n{schedule:#?}\n\n{}",
+        log.join("\n")
+    )
 }
 
 /// Runs seeds on all cores until one goes wrong.
@@ -130,7 +136,11 @@ fn finds(flaw: Flaw) {
     let schedule = first_wrong(0..SEEDS_FOR_A_FLAW, Some(flaw));
     let schedule = schedule.unwrap_or_else(|| panic!("{flaw:?} was not found"));
     let seed = schedule.seed;
-    assert_eq!(run(&schedule, None), Ok(()), "seed {seed} goes wrong without {flaw:?} too");
+    assert_eq!(
+        run(&schedule, None),
+        Ok(()),
+        "seed {seed} goes wrong without {flaw:?} too"
+    );
 }
 
 #[test]

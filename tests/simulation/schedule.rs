@@ -84,7 +84,10 @@ pub(super) enum Fault {
         by: i64,
     },
     /// A stream forgets the ids of its messages.
-    ForgetIds { at: i64, stream: StreamName },
+    ForgetIds {
+        at: i64,
+        stream: StreamName,
+    },
     /// A stream has no leader: it answers nothing, and the next leader's clock is off.
     LoseLeader {
         at: i64,
@@ -93,7 +96,11 @@ pub(super) enum Fault {
         skew: i64,
     },
     /// A worker dies with what it has in hand, and begins anew.
-    CrashWorker { at: i64, worker: usize, down: i64 },
+    CrashWorker {
+        at: i64,
+        worker: usize,
+        down: i64,
+    },
 }
 
 /// A run, whole.

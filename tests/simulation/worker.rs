@@ -62,9 +62,21 @@ impl Ledger {
     }
 
     fn rng(&self, command: &Command) -> fastrand::Rng {
-        let Command { saga, state, attempt, direction, .. } = command;
-        let text = format!("{saga} {state} {attempt} {direction:?} {}", command.effect.step);
-        fastrand::Rng::with_seed(xxhash_rust::xxh3::xxh3_64_with_seed(text.as_bytes(), self.seed))
+        let Command {
+            saga,
+            state,
+            attempt,
+            direction,
+            ..
+        } = command;
+        let text = format!(
+            "{saga} {state} {attempt} {direction:?} {}",
+            command.effect.step
+        );
+        fastrand::Rng::with_seed(xxhash_rust::xxh3::xxh3_64_with_seed(
+            text.as_bytes(),
+            self.seed,
+        ))
     }
 
     fn manner(&self, command: &Command) -> Manner {
@@ -133,12 +145,25 @@ impl World {
         };
         let (life, seq) = (self.workers[at].life, message.seq);
         let command = Box::new(command);
-        self.after(takes, Event::Work { at, life, seq, command });
+        self.after(
+            takes,
+            Event::Work {
+                at,
+                life,
+                seq,
+                command,
+            },
+        );
     }
 
     pub(super) fn end_work(&mut self, at: usize, seq: u64, command: &Command) {
         let result = self.ledger.perform(command);
-        self.say(|| format!("w{at} did {} {} -> {result:?}", command.task, command.command));
+        self.say(|| {
+            format!(
+                "w{at} did {} {} -> {result:?}",
+                command.task, command.command
+            )
+        });
         let node = Node::Worker(at);
         match result {
             Some(result) => {

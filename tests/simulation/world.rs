@@ -58,28 +58,52 @@ pub(super) enum Node {
 #[derive(Clone, Debug)]
 pub(super) enum Then {
     Nothing,
-    Settle { owner: u64, debt: Debt },
-    StartChild { owner: u64, debt: Debt },
-    FirstStart { owner: u64, debt: Debt },
+    Settle {
+        owner: u64,
+        debt: Debt,
+    },
+    StartChild {
+        owner: u64,
+        debt: Debt,
+    },
+    FirstStart {
+        owner: u64,
+        debt: Debt,
+    },
     Saved {
         owner: u64,
         saga: SagaAddress,
         applied: JournalSeq,
     },
-    Removed { owner: u64, saga: SagaAddress },
-    SavedCheckpoint { owner: u64, checkpoint: JournalSeq },
-    Checkpoint { owner: u64 },
-    Barrier { owner: u64 },
-    Snapshots { owner: u64 },
-    JournalEnd { owner: u64 },
+    Removed {
+        owner: u64,
+        saga: SagaAddress,
+    },
+    SavedCheckpoint {
+        owner: u64,
+        checkpoint: JournalSeq,
+    },
+    TakeOver {
+        owner: u64,
+    },
+    Snapshots {
+        owner: u64,
+    },
+    JournalEnd {
+        owner: u64,
+    },
     Beat,
     Lease {
         partition: PartitionId,
         lease: crate::partition::Lease,
         begins: bool,
     },
-    Routed { event: u64 },
-    Replied { command: u64 },
+    Routed {
+        event: u64,
+    },
+    Replied {
+        command: u64,
+    },
 }
 
 impl Then {
@@ -100,31 +124,84 @@ impl Then {
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     /// A request reaches the broker.
-    Arrive { node: Node, life: u32, call: u64, op: Op },
+    Arrive {
+        node: Node,
+        life: u32,
+        call: u64,
+        op: Op,
+    },
     /// An answer reaches who asked.
-    Answer { call: u64, answer: Answer },
+    Answer {
+        call: u64,
+        answer: Answer,
+    },
     /// No answer came in time.
-    Timeout { call: u64 },
+    Timeout {
+        call: u64,
+    },
     /// A request that was not answered is made again.
-    Again { node: Node, life: u32, op: Op, then: Then, tries: u32 },
+    Again {
+        node: Node,
+        life: u32,
+        op: Op,
+        then: Then,
+        tries: u32,
+    },
     /// An entry of a journal reaches the owner of this number.
-    Entry { at: usize, life: u32, owner: u64, seq: u64 },
+    Entry {
+        at: usize,
+        life: u32,
+        owner: u64,
+        seq: u64,
+    },
     /// A consumer's message reaches a member.
-    Handed { node: Node, life: u32, message: Stored },
+    Handed {
+        node: Node,
+        life: u32,
+        message: Stored,
+    },
     /// A member's beat or a lease is seen.
-    Change { at: usize, life: u32, change: Stored },
-    Beat { at: usize, life: u32 },
-    Look { at: usize, life: u32 },
-    Wake { at: usize, life: u32, owner: u64 },
+    Change {
+        at: usize,
+        life: u32,
+        change: Stored,
+    },
+    Beat {
+        at: usize,
+        life: u32,
+    },
+    Look {
+        at: usize,
+        life: u32,
+    },
+    Wake {
+        at: usize,
+        life: u32,
+        owner: u64,
+    },
     /// A worker has done what a command asks.
-    Work { at: usize, life: u32, seq: u64, command: Box<Command> },
+    Work {
+        at: usize,
+        life: u32,
+        seq: u64,
+        command: Box<Command>,
+    },
     /// Deliveries may be overdue.
-    Overdue { stream: StreamName },
+    Overdue {
+        stream: StreamName,
+    },
     Fault(usize),
     /// A fault is over.
-    Restart { at: usize },
-    RestartWorker { at: usize },
-    LeaderBack { stream: StreamName, skew: i64 },
+    Restart {
+        at: usize,
+    },
+    RestartWorker {
+        at: usize,
+    },
+    LeaderBack {
+        stream: StreamName,
+        skew: i64,
+    },
     /// A saga's trigger event is published; the event that it may await; its cancellation.
     Trigger(usize),
     Paid(usize),
@@ -198,7 +275,12 @@ impl World {
             world.at(at, Event::Fault(n));
         }
         for n in 0..world.schedule.plans.len() {
-            let Plan { at, paid_at, canceled_at, .. } = world.schedule.plans[n].clone();
+            let Plan {
+                at,
+                paid_at,
+                canceled_at,
+                ..
+            } = world.schedule.plans[n].clone();
             world.at(at, Event::Trigger(n));
             world.at(paid_at, Event::Paid(n));
             if let Some(canceled_at) = canceled_at {
@@ -276,7 +358,9 @@ impl World {
             Fault::Noise(noise) if (noise.at..noise.until).contains(&now) => Some(kind(noise)),
             _ => None,
         });
-        noise.max().is_some_and(|chances| self.rng.u32(..1_000) < chances)
+        noise
+            .max()
+            .is_some_and(|chances| self.rng.u32(..1_000) < chances)
     }
 
     pub(super) fn say(&mut self, text: impl FnOnce() -> String) {
@@ -293,9 +377,11 @@ impl World {
                 let fault = self.schedule.faults[*n].clone();
                 self.say(|| format!("fault: {fault:?}"));
             }
-            Event::Arrive { node, op: Op::Publish(stream, draft), .. }
-                if !draft.subject.starts_with("partitions.member.") =>
-            {
+            Event::Arrive {
+                node,
+                op: Op::Publish(stream, draft),
+                ..
+            } if !draft.subject.starts_with("partitions.member.") => {
                 let text = format!("{node:?} -> {stream:?} {} {:?}", draft.subject, draft.id);
                 self.say(|| text);
             }
@@ -353,11 +439,16 @@ impl World {
     fn try_call(&mut self, node: Node, op: Op, then: Then, tries: u32) {
         let call = self.number();
         let life = self.life(node);
-        let sent = Call { node, life, op: op.clone(), then, tries };
+        let sent = Call {
+            node,
+            life,
+            op: op.clone(),
+            then,
+            tries,
+        };
         self.calls.insert(call, sent);
         self.after(TIMEOUT, Event::Timeout { call });
-        if self.is_unlucky(|noise| noise.lost) || self.apart_until(node) > self.now
-        {
+        if self.is_unlucky(|noise| noise.lost) || self.apart_until(node) > self.now {
             return;
         }
         let mut arrives = self.now + self.latency();
@@ -368,7 +459,15 @@ impl World {
             arrives = arrives.max(*last);
             *last = arrives;
         }
-        self.at(arrives, Event::Arrive { node, life, call, op });
+        self.at(
+            arrives,
+            Event::Arrive {
+                node,
+                life,
+                call,
+                op,
+            },
+        );
     }
 
     fn happen(&mut self, event: Event) {
@@ -379,7 +478,9 @@ impl World {
             | Event::Beat { at, life }
             | Event::Look { at, life }
             | Event::Wake { at, life, .. } => Some((Node::Coordinator(*at), *life)),
-            Event::Handed { node, life, .. } | Event::Again { node, life, .. } => Some((*node, *life)),
+            Event::Handed { node, life, .. } | Event::Again { node, life, .. } => {
+                Some((*node, *life))
+            }
             Event::Work { at, life, .. } => Some((Node::Worker(*at), *life)),
             Event::Answer { call, .. } | Event::Timeout { call } => match self.calls.get(call) {
                 Some(call) => Some((call.node, call.life)),
@@ -395,7 +496,13 @@ impl World {
                 Node::Coordinator(at) => self.coordinators[at].still_until,
                 _ => 0,
             };
-            if matches!(&event, Event::Entry { .. } | Event::Change { .. } | Event::Handed { .. } | Event::Answer { .. }) {
+            if matches!(
+                &event,
+                Event::Entry { .. }
+                    | Event::Change { .. }
+                    | Event::Handed { .. }
+                    | Event::Answer { .. }
+            ) {
                 until = until.max(self.apart_until(node));
             }
             if until > self.now {
@@ -404,8 +511,16 @@ impl World {
             }
         }
         match event {
-            Event::Arrive { node, life, call, op } => {
-                let is_cut = self.cuts.get(&(node, life)).is_some_and(|cut| self.now > *cut);
+            Event::Arrive {
+                node,
+                life,
+                call,
+                op,
+            } => {
+                let is_cut = self
+                    .cuts
+                    .get(&(node, life))
+                    .is_some_and(|cut| self.now > *cut);
                 if !is_cut && self.apart_until(node) <= self.now {
                     self.arrive(node, call, op);
                 }
@@ -416,17 +531,39 @@ impl World {
                 }
             }
             Event::Timeout { call } => {
-                let Some(Call { node, life, op, then, tries }) = self.calls.remove(&call) else {
+                let Some(Call {
+                    node,
+                    life,
+                    op,
+                    then,
+                    tries,
+                }) = self.calls.remove(&call)
+                else {
                     return;
                 };
                 if then.is_patient() {
                     let wait = (50_000 << tries.min(5)).min(2 * SECOND);
-                    self.after(wait, Event::Again { node, life, op, then, tries: tries + 1 });
+                    self.after(
+                        wait,
+                        Event::Again {
+                            node,
+                            life,
+                            op,
+                            then,
+                            tries: tries + 1,
+                        },
+                    );
                 } else {
                     self.answered(node, then, None, op);
                 }
             }
-            Event::Again { node, op, then, tries, .. } => self.try_call(node, op, then, tries),
+            Event::Again {
+                node,
+                op,
+                then,
+                tries,
+                ..
+            } => self.try_call(node, op, then, tries),
             Event::Entry { at, owner, seq, .. } => self.entry(at, owner, seq),
             Event::Handed { node, message, .. } => match node {
                 Node::Coordinator(at) => self.route(at, &message),
@@ -437,7 +574,9 @@ impl World {
             Event::Beat { at, .. } => self.beat(at),
             Event::Look { at, .. } => self.look(at),
             Event::Wake { at, owner, .. } => self.wake(at, owner),
-            Event::Work { at, seq, command, .. } => self.end_work(at, seq, &command),
+            Event::Work {
+                at, seq, command, ..
+            } => self.end_work(at, seq, &command),
             Event::Overdue { stream } => self.dispatch(stream),
             Event::Fault(n) => self.strike(n),
             Event::Restart { at } => self.start_coordinator(at),
@@ -466,30 +605,40 @@ impl World {
     fn strike(&mut self, n: usize) {
         match self.schedule.faults[n].clone() {
             Fault::Noise(_) => {}
-            Fault::Crash { coordinator, down, .. } => {
+            Fault::Crash {
+                coordinator, down, ..
+            } => {
                 if self.coordinators[coordinator].is_up {
                     self.kill(Node::Coordinator(coordinator));
                     self.coordinators[coordinator].die();
                     self.after(down, Event::Restart { at: coordinator });
                 }
             }
-            Fault::Pause { coordinator, still, .. } => {
+            Fault::Pause {
+                coordinator, still, ..
+            } => {
                 let until = self.now + still;
                 let coordinator = &mut self.coordinators[coordinator];
                 coordinator.still_until = coordinator.still_until.max(until);
             }
-            Fault::CutOff { coordinator, apart, .. } => {
+            Fault::CutOff {
+                coordinator, apart, ..
+            } => {
                 let until = self.now + apart;
                 let coordinator = &mut self.coordinators[coordinator];
                 coordinator.apart_until = coordinator.apart_until.max(until);
             }
-            Fault::Skew { coordinator, by, .. } => self.coordinators[coordinator].skew = by,
+            Fault::Skew {
+                coordinator, by, ..
+            } => self.coordinators[coordinator].skew = by,
             Fault::ForgetIds { stream, .. } => {
                 if let Some(stream) = self.streams.get_mut(&stream) {
                     stream.forget_ids();
                 }
             }
-            Fault::LoseLeader { stream, down, skew, .. } => {
+            Fault::LoseLeader {
+                stream, down, skew, ..
+            } => {
                 if self.leaderless.insert(stream) {
                     self.after(down, Event::LeaderBack { stream, skew });
                 }

@@ -70,7 +70,7 @@ pub(super) async fn prepare(
             context,
             settings,
             subject::PARTITIONS_BUCKET,
-            "Leases, members, checkpoints"
+            "Leases and members"
         ),
         bucket(
             context,

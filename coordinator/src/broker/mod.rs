@@ -115,7 +115,7 @@ pub(crate) struct Broker {
     pub(crate) snapshots: Snapshots,
     pub(crate) objects: Objects,
     pub(crate) definitions: DefinitionStore,
-    /// Leases, members, checkpoints and settings.
+    /// Leases, members and settings.
     pub(crate) bucket: Store,
     /// How many partitions the installation has.
     pub(crate) partitions: u16,

@@ -5,14 +5,19 @@ use super::{
     journal::{Delivered, JournalReader},
     listing,
 };
-use async_nats::jetstream::{
-    Context,
-    consumer::DeliverPolicy,
-    kv::{CreateErrorKind, Operation, Store, UpdateErrorKind},
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        Context,
+        consumer::DeliverPolicy,
+        context::{PublishError, PublishErrorKind},
+        kv::{Operation, Store},
+        stream::DirectGetErrorKind,
+    },
 };
 use bytes::Bytes;
 use dirigent_contracts::{
-    envelope,
+    envelope, header,
     id::{JournalSeq, PartitionId, SagaAddress},
     journal::Start,
     subject,
@@ -23,20 +28,41 @@ use std::time::Duration;
 /// find out that it is one.
 pub(super) const REMOVAL_MARKER: Duration = Duration::from_mins(10);
 
+/// How often a reader that is behind is asked again, and after which pause.
+const LOOKS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// A saga's stored state.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) key: String,
     pub(crate) body: Bytes,
-    pub(crate) revision: u64,
+}
+
+/// What stands in the bucket of a partition.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// The last entry that needs no folding again; 0 if there is none.
+    pub(crate) checkpoint: JournalSeq,
+    pub(crate) snapshots: Vec<Snapshot>,
+}
+
+/// What tells an owner's writes from those of an earlier one: the revision of its name in the bucket.
+///
+/// The broker takes a write only while that is still the last word on who owns the partition. So one
+/// that was displaced without noticing, or that stood still meanwhile, changes nothing any more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fence {
+    partition: PartitionId,
+    revision: u64,
 }
 
 /// Why a snapshot was not written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SaveError {
-    /// Somebody else has written it since.
-    #[error("the snapshot was changed by somebody else")]
-    Conflict,
+    /// Somebody else has taken over.
+    #[error("another owner has taken over the partition")]
+    Displaced,
     /// The broker did not do its part.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -59,63 +85,72 @@ impl Snapshots {
         }
     }
 
-    /// The last entry that needs no folding again; 0 if there is none.
-    pub(crate) async fn checkpoint(
-        &self,
-        partition: PartitionId,
-    ) -> Result<JournalSeq, BrokerError> {
-        let key = checkpoint_key(partition);
-        let body = self.partitions.get(key.as_str()).await;
-        let body = body.map_err(|error| BrokerError::request(key.clone(), &error))?;
-        let Some(body) = body else {
-            return Ok(JournalSeq(0));
-        };
-        let seq = std::str::from_utf8(&body)
-            .ok()
-            .and_then(|text| text.parse().ok());
-        seq.map(JournalSeq)
-            .ok_or(BrokerError::Unreadable { what: key })
+    /// Makes the caller the only one who may write a partition's snapshots and checkpoint.
+    pub(crate) async fn take_over(&self, partition: PartitionId) -> Result<Fence, BrokerError> {
+        let key = owner_key(partition);
+        let mut revision = 0;
+        // Twice, because a replicated stream compares a write with what it has applied, not with what
+        // is on its way. Whatever was let in before the first was applied comes before the second.
+        for _ in 0..2 {
+            let put = self.sagas.put(key.as_str(), Bytes::new()).await;
+            revision = put.map_err(|error| BrokerError::request(key.clone(), &error))?;
+        }
+        Ok(Fence {
+            partition,
+            revision,
+        })
     }
 
-    pub(crate) async fn set_checkpoint(
-        &self,
-        partition: PartitionId,
-        seq: JournalSeq,
-    ) -> Result<(), BrokerError> {
-        let key = checkpoint_key(partition);
-        let put = self
-            .partitions
-            .put(key.as_str(), seq.to_string().into())
-            .await;
-        put.map(drop)
-            .map_err(|error| BrokerError::request(key, &error))
-    }
-
-    /// All snapshots of a partition.
-    pub(crate) async fn load(&self, partition: PartitionId) -> Result<Vec<Snapshot>, BrokerError> {
+    /// The checkpoint and all snapshots of a partition, as its former owners left them.
+    pub(crate) async fn load(&self, fence: Fence) -> Result<Loaded, BrokerError> {
+        let Fence { partition, .. } = fence;
         let prefix = format!("$KV.{}.", subject::SAGAS_BUCKET);
         let filter = format!("{prefix}{partition}.>");
         let stream = format!("KV_{}", subject::SAGAS_BUCKET);
-        let messages = listing::read(
-            &self.context,
-            &stream,
-            &filter,
-            DeliverPolicy::LastPerSubject,
-        )
-        .await?;
-        let snapshots = messages
-            .into_iter()
-            .filter(|message| !message.is_removal)
-            .map(|message| Snapshot {
-                key: message
-                    .subject
-                    .strip_prefix(&prefix)
-                    .unwrap_or_default()
-                    .to_owned(),
-                body: message.body,
-                revision: message.seq,
+        for _ in 0..LOOKS {
+            let messages = listing::read(
+                &self.context,
+                &stream,
+                &filter,
+                DeliverPolicy::LastPerSubject,
+            )
+            .await?;
+            // A replica that is behind would give old snapshots, and lack new ones.
+            if messages.iter().all(|message| message.seq < fence.revision) {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            let mut checkpoint = None;
+            let mut snapshots = Vec::new();
+            for message in messages {
+                let key = message.subject.strip_prefix(&prefix).unwrap_or_default();
+                if key == checkpoint_key(partition) {
+                    checkpoint = Some(read_checkpoint(key, &message.body)?);
+                } else if key != owner_key(partition) && !message.is_removal {
+                    let (key, body) = (key.to_owned(), message.body);
+                    snapshots.push(Snapshot { key, body });
+                }
+            }
+            let checkpoint = match checkpoint {
+                Some(checkpoint) => checkpoint,
+                None => self.former_checkpoint(partition).await?,
+            };
+            return Ok(Loaded {
+                checkpoint,
+                snapshots,
             });
-        Ok(snapshots.collect())
+        }
+        Err(BrokerError::Unreadable {
+            what: format!("{stream}, whose replica is far behind,"),
+        })
+    }
+
+    /// The checkpoint where 0.1.0 kept it until it was fenced.
+    async fn former_checkpoint(&self, partition: PartitionId) -> Result<JournalSeq, BrokerError> {
+        let key = format!("checkpoint.{partition}");
+        let body = self.partitions.get(key.as_str()).await;
+        let body = body.map_err(|error| BrokerError::request(key.clone(), &error))?;
+        body.map_or(Ok(JournalSeq(0)), |body| read_checkpoint(&key, &body))
     }
 
     /// One saga's snapshot.
@@ -132,34 +167,65 @@ impl Snapshots {
             .map(|entry| entry.value))
     }
 
-    /// Writes a snapshot over the one of this revision (0: there is none). Gives the new revision.
+    /// Writes a snapshot.
     pub(crate) async fn put(
         &self,
+        fence: Fence,
         key: &str,
         body: Vec<u8>,
-        revision: u64,
-    ) -> Result<u64, SaveError> {
-        if revision == 0 {
-            return self
-                .sagas
-                .create(key, body.into())
-                .await
-                .map_err(|error| match error.kind() {
-                    CreateErrorKind::AlreadyExists => SaveError::Conflict,
-                    _ => BrokerError::request(key.to_owned(), &error).into(),
-                });
-        }
-        let updated = self.sagas.update(key, body.into(), revision).await;
-        updated.map_err(|error| conflict_or(key, error.kind(), &error))
+    ) -> Result<(), SaveError> {
+        self.write(fence, key, HeaderMap::new(), body).await
     }
 
-    /// Removes the snapshot of this revision.
-    pub(crate) async fn remove(&self, key: &str, revision: u64) -> Result<(), SaveError> {
-        let removed = self
-            .sagas
-            .purge_expect_revision_with_ttl(key, revision, REMOVAL_MARKER)
-            .await;
-        removed.map_err(|error| conflict_or(key, error.kind(), &error))
+    /// Writes the checkpoint.
+    pub(crate) async fn set_checkpoint(
+        &self,
+        fence: Fence,
+        seq: JournalSeq,
+    ) -> Result<(), SaveError> {
+        let key = checkpoint_key(fence.partition);
+        let body = seq.to_string().into_bytes();
+        self.write(fence, &key, HeaderMap::new(), body).await
+    }
+
+    /// Removes a snapshot.
+    pub(crate) async fn remove(&self, fence: Fence, key: &str) -> Result<(), SaveError> {
+        let mut headers = HeaderMap::new();
+        headers.insert("KV-Operation", "PURGE");
+        headers.insert(async_nats::header::NATS_ROLLUP, "sub");
+        headers.insert(
+            async_nats::header::NATS_MESSAGE_TTL,
+            REMOVAL_MARKER.as_secs().to_string(),
+        );
+        self.write(fence, key, headers, Vec::new()).await
+    }
+
+    /// Writes to the bucket, if its partition still belongs to the owner behind this fence.
+    async fn write(
+        &self,
+        fence: Fence,
+        key: &str,
+        mut headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<(), SaveError> {
+        let subject = |key: &str| format!("$KV.{}.{key}", subject::SAGAS_BUCKET);
+        headers.insert(
+            header::EXPECTED_LAST_SUBJECT_SEQUENCE,
+            fence.revision.to_string(),
+        );
+        headers.insert(
+            header::EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT,
+            subject(&owner_key(fence.partition)),
+        );
+        let failed = |error: PublishError| match error.kind() {
+            PublishErrorKind::WrongLastSequence => SaveError::Displaced,
+            _ => BrokerError::request(key.to_owned(), &error).into(),
+        };
+        let sent = self
+            .context
+            .publish_with_headers(subject(key), headers, body.into());
+        sent.await.map_err(failed)?.await.map_err(failed)?;
+        Ok(())
     }
 
     /// Opens the journal at an entry.
@@ -171,16 +237,26 @@ impl Snapshots {
         JournalReader::open(self.context.clone(), partition, from).await
     }
 
-    /// The entry that started a saga, by its subject; `None` if it is not there, or not readable.
-    pub(crate) async fn first_start(&self, start: &str) -> Option<Start> {
-        let partition = subject::JournalSubject::parse(start).ok()?.partition;
+    /// The entry that started a saga, by its subject: `None` if the server that answers has none,
+    /// `Some(None)` if it is not readable.
+    pub(crate) async fn first_start(
+        &self,
+        start: &str,
+    ) -> Result<Option<Option<Start>>, BrokerError> {
+        let failed = |error: &dyn std::error::Error| BrokerError::request(start.to_owned(), error);
+        let Ok(parsed) = subject::JournalSubject::parse(start) else {
+            return Ok(Some(None));
+        };
         let stream = self
             .context
-            .get_stream_no_info(subject::journal_stream(partition))
+            .get_stream_no_info(subject::journal_stream(parsed.partition))
             .await
-            .ok()?;
-        let message = stream.direct_get_first_for_subject(start).await.ok()?;
-        envelope::decode(&message.payload).ok()
+            .map_err(|error| failed(&error))?;
+        match stream.direct_get_first_for_subject(start).await {
+            Ok(message) => Ok(Some(envelope::decode(&message.payload).ok())),
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
     /// All entries of one saga that its journal still has, in order.
@@ -205,13 +281,19 @@ impl Snapshots {
     }
 }
 
-fn checkpoint_key(partition: PartitionId) -> String {
-    format!("checkpoint.{partition}")
+fn owner_key(partition: PartitionId) -> String {
+    format!("{partition}.owner")
 }
 
-fn conflict_or(key: &str, kind: UpdateErrorKind, error: &dyn std::error::Error) -> SaveError {
-    match kind {
-        UpdateErrorKind::WrongLastRevision => SaveError::Conflict,
-        _ => BrokerError::request(key.to_owned(), error).into(),
-    }
+fn checkpoint_key(partition: PartitionId) -> String {
+    format!("{partition}.checkpoint")
+}
+
+fn read_checkpoint(key: &str, body: &[u8]) -> Result<JournalSeq, BrokerError> {
+    let seq = std::str::from_utf8(body)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    seq.map(JournalSeq).ok_or_else(|| BrokerError::Unreadable {
+        what: key.to_owned(),
+    })
 }

@@ -18,8 +18,8 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) state: Option<Saga>,
-    /// Revision of the snapshot in the bucket; 0 if there is none.
-    revision: u64,
+    /// Whether there is a snapshot of it.
+    has_snapshot: bool,
     /// The first entry that no snapshot holds, and when it was folded, since the owner began.
     unsaved: Option<(JournalSeq, Duration)>,
     /// How many effects are not acknowledged.
@@ -32,10 +32,13 @@ pub(super) struct Live {
 /// What is to be written for a saga.
 #[derive(Debug)]
 pub(super) enum Save<'a> {
-    /// Its snapshot, replacing the one of this revision (0: none).
-    Put(&'a Saga, u64),
-    /// Nothing any more: the snapshot of this revision is to be removed.
-    Remove(u64),
+    /// Its snapshot.
+    Put(&'a Saga),
+    /// Nothing any more: its snapshot is to be removed, if there is one.
+    Remove {
+        /// Whether there is one.
+        has_snapshot: bool,
+    },
 }
 
 /// All live sagas of a partition.
@@ -53,7 +56,7 @@ pub(super) struct Table {
 
 impl Table {
     /// Takes in a snapshot.
-    pub(super) fn load(&mut self, saga: Saga, revision: u64) {
+    pub(super) fn load(&mut self, saga: Saga) {
         let address = saga.address().clone();
         let deadline = saga.next_deadline();
         if deadline < Timestamp::NEVER {
@@ -61,7 +64,7 @@ impl Table {
         }
         let live = Live {
             state: Some(saga),
-            revision,
+            has_snapshot: true,
             unsaved: None,
             owed: 0,
             is_saving: false,
@@ -118,7 +121,7 @@ impl Table {
         }
         let live = self.sagas.entry(address.clone()).or_insert_with(|| Live {
             state: None,
-            revision: 0,
+            has_snapshot: false,
             unsaved: None,
             owed: 0,
             is_saving: false,
@@ -169,7 +172,7 @@ impl Table {
             return;
         };
         let is_over = live.state.as_ref().is_none_or(Saga::is_over);
-        if is_over && live.owed == 0 && live.revision == 0 && !live.is_saving {
+        if is_over && live.owed == 0 && !live.has_snapshot && !live.is_saving {
             if let Some((seq, _)) = live.unsaved {
                 self.unsaved.remove(&(seq, address.clone()));
             }
@@ -202,18 +205,20 @@ impl Table {
     pub(super) fn save(&self, address: &SagaAddress) -> Option<Save<'_>> {
         let live = self.sagas.get(address)?;
         match &live.state {
-            Some(saga) if !saga.is_over() => Some(Save::Put(saga, live.revision)),
-            _ => Some(Save::Remove(live.revision)),
+            Some(saga) if !saga.is_over() => Some(Save::Put(saga)),
+            _ => Some(Save::Remove {
+                has_snapshot: live.has_snapshot,
+            }),
         }
     }
 
     /// A save succeeded: the snapshot holds all entries up to `applied`.
-    pub(super) fn saved(&mut self, address: &SagaAddress, applied: JournalSeq, revision: u64) {
+    pub(super) fn saved(&mut self, address: &SagaAddress, applied: JournalSeq) {
         let Some(live) = self.sagas.get_mut(address) else {
             return;
         };
         live.is_saving = false;
-        live.revision = revision;
+        live.has_snapshot = true;
         if let Some((seq, since)) = live.unsaved.take() {
             self.unsaved.remove(&(seq, address.clone()));
             let newest = live.state.as_ref().map_or(JournalSeq(0), Saga::applied);
@@ -234,7 +239,7 @@ impl Table {
             return;
         };
         live.is_saving = false;
-        live.revision = 0;
+        live.has_snapshot = false;
         self.forget_if_over(address);
     }
 

@@ -38,20 +38,15 @@ pub(crate) enum Action {
     Store(Debt),
     /// Publish a message that nobody waits for: if it is lost, a later one takes its place.
     Announce(Outgoing),
-    /// Write a snapshot over the one of this revision (0: there is none); then [`Owner::saved`].
+    /// Write a snapshot; then [`Owner::saved`].
     Put {
         saga: SagaAddress,
         key: String,
         body: Vec<u8>,
-        revision: u64,
         applied: JournalSeq,
     },
-    /// Remove the snapshot of this revision; then [`Owner::removed`].
-    Remove {
-        saga: SagaAddress,
-        key: String,
-        revision: u64,
-    },
+    /// Remove a snapshot; then [`Owner::removed`].
+    Remove { saga: SagaAddress, key: String },
     /// Write the checkpoint; then [`Owner::saved_checkpoint`].
     Checkpoint(JournalSeq),
 }
@@ -109,8 +104,8 @@ impl Owner {
 
     /// Takes in a stored snapshot. One that is newer than the checkpoint is fine: its entries are
     /// passed over when they come again.
-    pub(crate) fn load(&mut self, saga: Saga, revision: u64) {
-        self.table.load(saga, revision);
+    pub(crate) fn load(&mut self, saga: Saga) {
+        self.table.load(saga);
     }
 
     /// What is to be done, in this order.
@@ -302,22 +297,21 @@ impl Owner {
         for saga in self.table.due_for_saving(age, since) {
             let key = subject::snapshot_key(self.partition, &saga);
             match self.table.save(&saga) {
-                Some(Save::Put(state, revision)) => {
+                Some(Save::Put(state)) => {
                     let (body, applied) = (encode(state), state.applied());
                     self.actions.push(Action::Put {
                         saga,
                         key,
                         body,
-                        revision,
                         applied,
                     });
                 }
-                Some(Save::Remove(0)) => self.removed(&saga),
-                Some(Save::Remove(revision)) => self.actions.push(Action::Remove {
-                    saga,
-                    key,
-                    revision,
-                }),
+                Some(Save::Remove { has_snapshot: true }) => {
+                    self.actions.push(Action::Remove { saga, key });
+                }
+                Some(Save::Remove {
+                    has_snapshot: false,
+                }) => self.removed(&saga),
                 None => {}
             }
         }
@@ -328,9 +322,9 @@ impl Owner {
         }
     }
 
-    /// A snapshot is written, and has this revision now.
-    pub(crate) fn saved(&mut self, saga: &SagaAddress, applied: JournalSeq, revision: u64) {
-        self.table.saved(saga, applied, revision);
+    /// A snapshot is written.
+    pub(crate) fn saved(&mut self, saga: &SagaAddress, applied: JournalSeq) {
+        self.table.saved(saga, applied);
     }
 
     /// A snapshot is removed.

@@ -12,7 +12,7 @@ use crate::{
         journal::{Delivered, JournalReader},
         objects::Objects,
         publisher::{Outgoing, Published, Publisher},
-        snapshots::{SaveError, Snapshots},
+        snapshots::{Fence, Loaded, SaveError, Snapshots},
     },
     definitions::Definitions,
     engine::{self, Effect, Program, Record},
@@ -37,11 +37,14 @@ use tokio_util::sync::CancellationToken;
 /// Most effects that may be unacknowledged before the journal is read on: back-pressure.
 const MOST_OWED: usize = 8_192;
 
+/// How long the broker rests before it is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Why a partition's owner gave up; another turn at it begins from the snapshots.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProcessorError {
     /// Somebody else writes this partition's snapshots.
-    #[error("the snapshots of partition {0} are written by another owner")]
+    #[error("another has taken over the snapshots of partition {0}")]
     Displaced(PartitionId),
     /// The broker did not do its part.
     #[error("partition {partition}: {message}")]
@@ -72,7 +75,7 @@ type Ack = BoxFuture<'static, (Debt, Result<(), String>)>;
 
 /// One finished write to the bucket.
 enum Saved {
-    Put(SagaAddress, JournalSeq, u64),
+    Put(SagaAddress, JournalSeq),
     Removed(SagaAddress),
     Checkpoint(JournalSeq),
 }
@@ -81,6 +84,7 @@ enum Saved {
 pub(crate) struct Processor {
     partition: PartitionId,
     tools: Tools,
+    fence: Fence,
     owner: Owner,
     acks: FuturesUnordered<Ack>,
     saves: FuturesUnordered<BoxFuture<'static, Result<Saved, SaveError>>>,
@@ -94,10 +98,11 @@ pub(super) async fn own(
     stop: CancellationToken,
 ) -> Result<(), ProcessorError> {
     let began = Instant::now();
-    let (owner, reader) = recover(partition, &tools).await?;
+    let (fence, owner, reader) = recover(partition, &tools).await?;
     let processor = Processor {
         partition,
         tools,
+        fence,
         owner,
         acks: FuturesUnordered::new(),
         saves: FuturesUnordered::new(),
@@ -110,23 +115,25 @@ pub(super) async fn own(
 async fn recover(
     partition: PartitionId,
     tools: &Tools,
-) -> Result<(Owner, JournalReader), ProcessorError> {
+) -> Result<(Fence, Owner, JournalReader), ProcessorError> {
     let broker = |error: &dyn std::fmt::Display| ProcessorError::Broker {
         partition,
         message: error.to_string(),
     };
-    // The checkpoint first: a snapshot that is newer than it is fine, one that is older is not.
-    let checkpoint = tools.snapshots.checkpoint(partition).await;
-    let checkpoint = checkpoint.map_err(|error| broker(&error))?;
-    let snapshots = tools.snapshots.load(partition).await;
-    let snapshots = snapshots.map_err(|error| broker(&error))?;
+    let fence = tools.snapshots.take_over(partition).await;
+    let fence = fence.map_err(|error| broker(&error))?;
+    let loaded = tools.snapshots.load(fence).await;
+    let Loaded {
+        checkpoint,
+        snapshots,
+    } = loaded.map_err(|error| broker(&error))?;
     let from = JournalSeq(checkpoint.0 + 1);
     let reader = tools.snapshots.journal(partition, from).await;
     let reader = reader.map_err(|error| broker(&error))?;
     let mut owner = Owner::new(partition, tools.partitions, checkpoint, reader.end());
     for snapshot in snapshots {
         match decode_snapshot(&snapshot.body) {
-            Ok(saga) => owner.load(saga, snapshot.revision),
+            Ok(saga) => owner.load(saga),
             Err(error) => {
                 // The journal may still hold the saga; a person must see this either way.
                 tracing::error!(key = snapshot.key, %error, "a snapshot cannot be read");
@@ -140,7 +147,7 @@ async fn recover(
         to = reader.end().0,
         "owning the partition"
     );
-    Ok((owner, reader))
+    Ok((fence, owner, reader))
 }
 
 impl Processor {
@@ -286,32 +293,27 @@ impl Processor {
                     saga,
                     key,
                     body,
-                    revision,
                     applied,
                 } => {
-                    let snapshots = self.tools.snapshots.clone();
+                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence);
                     let save = async move {
-                        let revision = snapshots.put(&key, body, revision).await?;
-                        Ok(Saved::Put(saga, applied, revision))
+                        snapshots.put(fence, &key, body).await?;
+                        Ok(Saved::Put(saga, applied))
                     };
                     self.saves.push(save.boxed());
                 }
-                Action::Remove {
-                    saga,
-                    key,
-                    revision,
-                } => {
-                    let snapshots = self.tools.snapshots.clone();
+                Action::Remove { saga, key } => {
+                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence);
                     let save = async move {
-                        snapshots.remove(&key, revision).await?;
+                        snapshots.remove(fence, &key).await?;
                         Ok(Saved::Removed(saga))
                     };
                     self.saves.push(save.boxed());
                 }
                 Action::Checkpoint(checkpoint) => {
-                    let (snapshots, partition) = (self.tools.snapshots.clone(), self.partition);
+                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence);
                     let save = async move {
-                        snapshots.set_checkpoint(partition, checkpoint).await?;
+                        snapshots.set_checkpoint(fence, checkpoint).await?;
                         Ok(Saved::Checkpoint(checkpoint))
                     };
                     self.saves.push(save.boxed());
@@ -322,10 +324,10 @@ impl Processor {
 
     fn saved(&mut self, saved: Result<Saved, SaveError>) -> Result<(), ProcessorError> {
         match saved {
-            Ok(Saved::Put(saga, applied, revision)) => self.owner.saved(&saga, applied, revision),
+            Ok(Saved::Put(saga, applied)) => self.owner.saved(&saga, applied),
             Ok(Saved::Removed(saga)) => self.owner.removed(&saga),
             Ok(Saved::Checkpoint(checkpoint)) => self.owner.saved_checkpoint(checkpoint),
-            Err(SaveError::Conflict) => return Err(ProcessorError::Displaced(self.partition)),
+            Err(SaveError::Displaced) => return Err(ProcessorError::Displaced(self.partition)),
             Err(error) => return Err(self.broker(&error)),
         }
         Ok(())
@@ -471,12 +473,25 @@ async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Result<(), Strin
     match tools.publisher.publish(message).await {
         Published::Stored { .. } => Ok(()),
         Published::Refused(reason) => Err(reason),
-        Published::AlreadyExists => match tools.snapshots.first_start(&subject).await {
+        Published::AlreadyExists => match first_start(tools, &subject).await {
             Some(Start {
                 parent: Some(of), ..
             }) if of.command == parent.command => Ok(()),
             _ => Err(format!("the saga {child} was started by somebody else")),
         },
+    }
+}
+
+/// The start that stands where another was to stand. There is one: a server that does not know it yet
+/// is asked again.
+async fn first_start(tools: &Tools, subject: &str) -> Option<Start> {
+    loop {
+        match tools.snapshots.first_start(subject).await {
+            Ok(Some(start)) => return start,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(subject, %error, "a start cannot be read; trying on"),
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
