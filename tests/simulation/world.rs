@@ -665,6 +665,7 @@ impl World {
                 .filter(|_| !trusts_window)
                 .and_then(|seq| seq.parse().ok()),
             body: message.body().to_vec(),
+            expected_subject: None,
         }
     }
 }
