@@ -58,8 +58,8 @@ pub(super) struct Running {
     fence: u64,
     listing: Vec<Stored>,
     owner: Option<Owner>,
-    /// When the last entry on its way to it arrives.
-    last_entry: i64,
+    /// The last entry that was read.
+    read: u64,
     /// Requests that are not answered.
     outstanding: usize,
     wakes_at: Option<i64>,
@@ -113,6 +113,10 @@ fn micros(time: i64) -> Duration {
 
 fn interval(of: Duration) -> i64 {
     i64::try_from(of.as_micros()).unwrap()
+}
+
+fn is_timer(stored: &Stored) -> bool {
+    stored.draft.subject.ends_with(".timer")
 }
 
 fn key(key: &str) -> String {
@@ -258,7 +262,7 @@ impl World {
             fence: 0,
             listing: Vec::new(),
             owner: None,
-            last_entry: 0,
+            read: 0,
             outstanding: 0,
             wakes_at: None,
             leaving: None,
@@ -300,7 +304,7 @@ impl World {
         Some((partition, running))
     }
 
-    /// An entry reaches an owner.
+    /// An entry reaches an owner, and with it those before it: a reader hands them on in order.
     pub(super) fn entry(&mut self, at: usize, number: u64, seq: u64) {
         let now = self.local_time(at);
         let virtual_now = self.now;
@@ -308,21 +312,24 @@ impl World {
             return;
         };
         let stream = &self.streams[&StreamName::Journal(partition.0)];
-        let Some(stored) = stream.get(seq).cloned() else {
-            return;
-        };
-        let Some((_, running)) = self.owner(at, number) else {
+        let Some(running) = self.coordinators[at].running.get_mut(&partition) else {
             return;
         };
         let Some(owner) = running.owner.as_mut().filter(|_| running.leaving.is_none()) else {
             return;
         };
-        if let Ok(record) = record(partition, &stored) {
-            let program = owner.digest(&record).cloned();
-            let program = program.and_then(|digest| Deployed::get().program(&digest));
-            owner.take(&record, program, now, micros(virtual_now - running.began));
-        } else {
-            owner.pass(JournalSeq(seq));
+        let is_hasty = self.flaw == Some(Flaw::TimerBeatsEarlierReply)
+            && stream.get(seq).is_some_and(is_timer);
+        let first = if is_hasty { seq } else { running.read + 1 };
+        running.read = running.read.max(seq);
+        for stored in stream.from(first).take_while(|stored| stored.seq <= seq) {
+            if let Ok(record) = record(partition, stored) {
+                let program = owner.digest(&record).cloned();
+                let program = program.and_then(|digest| Deployed::get().program(&digest));
+                owner.take(&record, program, now, micros(virtual_now - running.began));
+            } else {
+                owner.pass(JournalSeq(stored.seq));
+            }
         }
         self.pump(at, partition);
     }
@@ -523,17 +530,14 @@ impl World {
 
     fn send_entry(&mut self, at: usize, number: u64, stored: &Stored) {
         let life = self.coordinators[at].life;
-        let mut arrives = self.now + self.latency();
-        let is_timer = stored.draft.subject.ends_with(".timer");
-        if is_timer && self.flaw == Some(Flaw::TimerBeatsEarlierReply) {
-            arrives = self.now;
-        } else if let Some((_, running)) = self.owner(at, number) {
-            arrives = arrives.max(running.last_entry);
-            running.last_entry = arrives;
-        }
+        let wait = if self.flaw == Some(Flaw::TimerBeatsEarlierReply) && is_timer(stored) {
+            0
+        } else {
+            self.latency()
+        };
         let seq = stored.seq;
-        self.at(
-            arrives,
+        self.after(
+            wait,
             Event::Entry {
                 at,
                 life,
@@ -705,6 +709,7 @@ impl World {
             }
         }
         running.owner = Some(owner);
+        running.read = checkpoint.0;
         let stream = &self.streams[&StreamName::Journal(partition.0)];
         let entries: Vec<Stored> = stream.from(checkpoint.0 + 1).cloned().collect();
         for stored in entries {
