@@ -111,16 +111,16 @@ pub(crate) fn reply(command: CommandId, reply_to: String, result: TaskResult) ->
 
 /// A deadline of a saga.
 ///
-/// `applied` is the last entry of the state that it follows from: a timer that came too early must not
-/// make its repetition seem a duplicate.
+/// `folded` is the last entry that its owner has folded, of any saga: a timer that came too early must
+/// not make its repetition seem a duplicate, neither by this owner nor by the next.
 pub(crate) fn timer(
     partition: PartitionId,
     address: &SagaAddress,
     due: Timestamp,
-    applied: JournalSeq,
+    folded: JournalSeq,
 ) -> Outgoing {
     let key = subject::snapshot_key(partition, address);
-    let message_id = format!("{key}.t.{}.{applied}", due.0);
+    let message_id = format!("{key}.t.{}.{folded}", due.0);
     entry(
         partition,
         address,

@@ -286,8 +286,7 @@ impl Owner {
         }
         let now = Timestamp(now.0.saturating_sub(self.clock_ahead));
         for (due, saga) in self.table.take_due(now) {
-            let applied = self.state(&saga).map_or(JournalSeq(0), Saga::applied);
-            let timer = messages::timer(self.partition, &saga, due, applied);
+            let timer = messages::timer(self.partition, &saga, due, self.folded());
             self.actions.push(Action::Announce(timer));
         }
     }
