@@ -25,7 +25,7 @@ use dirigent_contracts::{
     task::TaskResult,
     time::Timestamp,
 };
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 /// Something that is to be done.
 #[derive(Debug)]
@@ -71,6 +71,9 @@ pub(crate) struct Owner {
     end: JournalSeq,
     /// Effects of entries that were read while catching up: published once that is done.
     held: Option<Vec<(Debt, String)>>,
+    /// Children whose start is not acknowledged, with what they are to be told behind that: a start
+    /// that is repeated could else be stored after a request that is for it, and never hear of it.
+    starting: HashMap<SagaAddress, Vec<(Debt, String)>>,
     checkpoint: JournalSeq,
     is_saving_checkpoint: bool,
     /// How far the local clock is ahead of the journal's, as far as is known; negative if it is behind.
@@ -93,6 +96,7 @@ impl Owner {
             partition,
             partitions,
             held: (checkpoint < end).then(Vec::new),
+            starting: HashMap::new(),
             table,
             end,
             checkpoint,
@@ -238,6 +242,20 @@ impl Owner {
 
     fn send(&mut self, debt: Debt, cause: &str) {
         let Some(effect) = &debt.effect else { return };
+        match effect {
+            Effect::StartChild { child, .. } | Effect::StartItem { child, .. } => {
+                self.starting.entry(child.clone()).or_default();
+            }
+            Effect::CancelChild { child, .. }
+            | Effect::UndoItem { child, .. }
+            | Effect::ReleaseItem { child } => {
+                if let Some(waiting) = self.starting.get_mut(child) {
+                    waiting.push((debt, cause.to_owned()));
+                    return;
+                }
+            }
+            _ => {}
+        }
         let message = messages::message(self.partitions, &debt.saga, cause, effect);
         self.actions.push(match (message, effect) {
             (Some(message), _) => Action::Publish(message, debt),
@@ -248,6 +266,18 @@ impl Owner {
 
     /// What an action owed is done, or will never be, and why.
     pub(crate) fn settle(&mut self, debt: Debt, result: Result<(), String>) {
+        if let Some(Effect::StartChild { child, .. } | Effect::StartItem { child, .. }) =
+            &debt.effect
+        {
+            for (debt, cause) in self.starting.remove(child).unwrap_or_default() {
+                if result.is_ok() {
+                    self.send(debt, &cause);
+                } else {
+                    // Whoever bears that address is not this saga's child.
+                    self.table.acknowledge(&debt.saga, debt.seq);
+                }
+            }
+        }
         let Debt { saga, seq, effect } = debt;
         if let Err(reason) = result {
             tracing::warn!(%saga, seq = seq.0, reason, "an effect was refused");
