@@ -212,7 +212,7 @@ impl Audit {
         let started: BTreeSet<&str> = self
             .expected
             .iter()
-            .filter(|((subject, _), expected)| expected.is_stored && subject.ends_with(".start"))
+            .filter(|((subject, _), expected)| expected.is_stored && is_start(subject))
             .map(|((subject, _), _)| subject.as_str())
             .collect();
         let lost = self.expected.iter().find(|((subject, _), expected)| {
@@ -251,6 +251,11 @@ impl Audit {
         }
         Ok(())
     }
+}
+
+/// Whether a subject of a journal is that of a start.
+fn is_start(subject: &str) -> bool {
+    subject.rsplit('.').next() == Some("start")
 }
 
 fn is_live(state: Option<&Saga>) -> bool {

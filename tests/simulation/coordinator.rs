@@ -116,7 +116,7 @@ fn interval(of: Duration) -> i64 {
 }
 
 fn is_timer(stored: &Stored) -> bool {
-    stored.draft.subject.ends_with(".timer")
+    stored.draft.subject.rsplit('.').next() == Some("timer")
 }
 
 fn key(key: &str) -> String {
@@ -747,7 +747,7 @@ impl World {
             }
         }
         for stored in list_values(&self.streams[&StreamName::Sagas]) {
-            if stored.draft.subject.ends_with(".checkpoint") {
+            if stored.draft.subject.rsplit('.').next() == Some("checkpoint") {
                 continue;
             }
             let saga = decode_snapshot(&stored.draft.body)?;

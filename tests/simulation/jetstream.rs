@@ -180,16 +180,13 @@ impl Stream {
     pub(crate) fn fetch(&mut self, name: &str, now: i64) -> Option<&Stored> {
         let consumer = self.consumers.get_mut(name)?;
         let overdue = consumer.pending.iter().find(|(_, until)| **until <= now);
-        let seq = match overdue.map(|(seq, _)| *seq) {
-            Some(seq) => seq,
-            None => match consumer.again.pop_first() {
-                Some(seq) => seq,
-                None => {
-                    let (seq, _) = self.messages.range(consumer.next..).next()?;
-                    consumer.next = seq + 1;
-                    *seq
-                }
-            },
+        let again = overdue.map(|(seq, _)| *seq);
+        let seq = if let Some(seq) = again.or_else(|| consumer.again.pop_first()) {
+            seq
+        } else {
+            let (seq, _) = self.messages.range(consumer.next..).next()?;
+            consumer.next = seq + 1;
+            *seq
         };
         consumer.pending.insert(seq, now + consumer.ack_wait);
         self.messages.get(&seq)

@@ -174,9 +174,9 @@ impl World {
         }
     }
 
-    pub(super) fn worker_answered(&mut self, at: usize, then: Then) {
+    pub(super) fn worker_answered(&mut self, at: usize, then: &Then) {
         if let Then::Replied { command } = then {
-            let op = Op::Ack(StreamName::Commands, command);
+            let op = Op::Ack(StreamName::Commands, *command);
             self.call(Node::Worker(at), op, Then::Nothing);
         }
     }

@@ -122,6 +122,10 @@ impl Then {
 
 /// Something that happens at a time.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a run has a few hundred in its queue"
+)]
 pub(super) enum Event {
     /// A request reaches the broker.
     Arrive {
@@ -597,7 +601,7 @@ impl World {
     fn answered(&mut self, node: Node, then: Then, answer: Option<Answer>, op: Op) {
         match node {
             Node::Coordinator(at) => self.coordinator_answered(at, then, answer, op),
-            Node::Worker(at) => self.worker_answered(at, then),
+            Node::Worker(at) => self.worker_answered(at, &then),
             Node::Client => {}
         }
     }
