@@ -31,6 +31,8 @@ struct Pair {
     server: NatsServer,
     context: Context,
     consumer: PullConsumer,
+    /// How often the server was restarted; the consumer's name.
+    life: u32,
     model: Stream,
     /// Delivered by the server and not acknowledged, by sequence.
     in_hand: BTreeMap<u64, async_nats::jetstream::Message>,
@@ -47,20 +49,15 @@ impl Pair {
             ..stream::Config::default()
         };
         let stream = context.create_stream(config).await?;
-        let config = pull::Config {
-            durable_name: Some("all".into()),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: LONG,
-            ..pull::Config::default()
-        };
-        let consumer = stream.create_consumer(config).await?;
+        let consumer = consume(&stream, "0").await?;
         let mut model = Stream::new(i64::MAX, false);
-        model.consumer("all", i64::MAX);
+        model.consumer("0", i64::MAX);
         let in_hand = BTreeMap::new();
         Ok(Self {
             server,
             context,
             consumer,
+            life: 0,
             model,
             in_hand,
         })
@@ -98,7 +95,7 @@ impl Pair {
     async fn fetch(&mut self) -> anyhow::Result<()> {
         let mut batch = self.consumer.fetch().max_messages(1).messages().await?;
         let real = batch.next().await.transpose().map_err(anyhow::Error::msg)?;
-        let model = self.model.fetch("all", 0).cloned();
+        let model = self.model.fetch(&self.life.to_string(), 0).cloned();
         let seq = match &real {
             Some(message) => Some(message.info().map_err(anyhow::Error::msg)?.stream_sequence),
             None => None,
@@ -124,9 +121,13 @@ impl Pair {
     async fn restart(&mut self) -> anyhow::Result<()> {
         self.server.restart().await?;
         self.context = async_nats::jetstream::new(self.server.connect().await?);
-        let found = self.context.get_consumer_from_stream("all", "M").await;
-        self.consumer = found?;
-        // What was delivered before can be answered over the new connection only.
+        // A server that was killed may have lost acknowledgements of its consumers, and delivers those
+        // messages again. So a new consumer begins; ids, sequences and messages are what is compared.
+        self.life += 1;
+        let name = self.life.to_string();
+        let stream = self.context.get_stream("M").await?;
+        self.consumer = consume(&stream, &name).await?;
+        self.model.consumer(&name, i64::MAX);
         self.in_hand.clear();
         self.model.restart();
         Ok(())
@@ -157,6 +158,16 @@ impl Pair {
     }
 }
 
+async fn consume(stream: &stream::Stream, name: &str) -> anyhow::Result<PullConsumer> {
+    let config = pull::Config {
+        durable_name: Some(name.to_owned()),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: LONG,
+        ..pull::Config::default()
+    };
+    Ok(stream.create_consumer(config).await?)
+}
+
 /// One random operation on both.
 async fn step(pair: &mut Pair, rng: &mut fastrand::Rng, n: u32) -> anyhow::Result<()> {
     let subject = SUBJECTS[rng.usize(..SUBJECTS.len())];
@@ -185,7 +196,10 @@ async fn step(pair: &mut Pair, rng: &mut fastrand::Rng, n: u32) -> anyhow::Resul
         75..85 => {
             if let Some((seq, message)) = pair.in_hand.pop_first() {
                 message.double_ack().await.map_err(anyhow::Error::msg)?;
-                assert!(pair.model.ack("all", seq), "{seq} was in hand");
+                assert!(
+                    pair.model.ack(&pair.life.to_string(), seq),
+                    "{seq} was in hand"
+                );
             }
             Ok(())
         }
@@ -195,7 +209,7 @@ async fn step(pair: &mut Pair, rng: &mut fastrand::Rng, n: u32) -> anyhow::Resul
                     .double_ack_with(AckKind::Nak(None))
                     .await
                     .map_err(anyhow::Error::msg)?;
-                pair.model.give_back("all", seq);
+                pair.model.give_back(&pair.life.to_string(), seq);
                 pair.fetch().await?;
             }
             Ok(())
