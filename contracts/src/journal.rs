@@ -242,6 +242,7 @@ mod tests {
                     },
                     callback: false,
                     worker: String::new(),
+                    timing: None,
                 }),
             ),
             (

@@ -12,10 +12,11 @@ use serde_json::Value;
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// Which way the step goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// Do the step.
+    #[default]
     Do,
     /// Undo a step that succeeded, or whose outcome is unknown. Undoing what never happened must
     /// succeed.
@@ -80,6 +81,22 @@ pub struct Reply {
     /// Who answers, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub worker: String,
+    /// How long what was asked for took, if the worker tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Timing>,
+}
+
+/// What a worker knows of the time that an attempt took.
+///
+/// With the time of the journal entry that asked for the command, and that of the reply's own, it
+/// parts an attempt into its transition, its queueing and its run. All instants are the broker's and
+/// the one duration is the worker's own, so no clocks of two machines are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// When the broker stored the command, in microseconds since the epoch.
+    pub asked_at: Timestamp,
+    /// How long the worker worked on it, in microseconds, by a clock of its own.
+    pub ran_us: u64,
 }
 
 impl Body for Reply {
@@ -235,6 +252,7 @@ mod tests {
                 result,
                 callback: true,
                 worker: "w".into(),
+                timing: None,
             };
             assert_eq!(decode::<Reply>(&encode(&reply)).unwrap(), reply);
         }
@@ -250,6 +268,10 @@ mod tests {
             },
             callback: false,
             worker: "w1".into(),
+            timing: Some(Timing {
+                asked_at: Timestamp(1_700_000_000_000_000),
+                ran_us: 1_500,
+            }),
         };
         insta::assert_snapshot!(hex(&encode(&reply)));
     }

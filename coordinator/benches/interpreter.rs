@@ -167,6 +167,7 @@ fn steps(bencher: Bencher<'_, '_>, program: &Program) {
                 },
                 callback: false,
                 worker: String::new(),
+                timing: None,
             };
             effects = fold(&mut saga, Some(program), &record(seq, Entry::Reply(reply)));
         }

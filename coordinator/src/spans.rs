@@ -94,6 +94,7 @@ impl Spans {
                     state,
                     since,
                     failure,
+                    ..
                 } => (state, *since, *command, Some(failure)),
                 Happening::SagaEnded { outcome } => {
                     self.0.emit(SpanRecord {

@@ -18,11 +18,18 @@ use async_nats::{
 };
 use dirigent_contracts::{
     envelope, error_name, header, subject,
-    task::{Command, TaskResult},
+    task::{Command, TaskResult, Timing},
+    time::Timestamp,
 };
 use futures::FutureExt as _;
 use opentelemetry::trace::FutureExt as _;
-use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -60,6 +67,7 @@ impl Executor {
             cancellation: self.stop.clone(),
             pulse: Arc::clone(&pulse),
         };
+        let began = Instant::now();
         let result = {
             let work = self.work(context, &command).with_context(span.context());
             let alive = keep_alive(&message, self.progress_interval);
@@ -70,7 +78,11 @@ impl Executor {
                 never = beating => match never {},
             }
         };
-        replier.answer(result.clone()).await;
+        let timing = asked_at(&message).map(|asked_at| Timing {
+            asked_at,
+            ran_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+        });
+        replier.answer(result.clone(), timing).await;
         if let Err(error) = message.ack().await {
             // It comes again; the reply has its id, and the coordinator waits for it no more.
             debug!(command = %command.command, %error, "a command was not acknowledged");
@@ -147,6 +159,12 @@ impl Executor {
             debug!(%error, "a command that cannot be read comes again");
         }
     }
+}
+
+/// When the broker stored a command.
+fn asked_at(message: &jetstream::Message) -> Option<Timestamp> {
+    let info = message.info().ok()?;
+    Some(Timestamp::from_nanos(info.published.unix_timestamp_nanos()))
 }
 
 async fn keep_alive(message: &jetstream::Message, interval: Duration) -> Infallible {

@@ -138,6 +138,7 @@ mod tests {
             result,
             callback: false,
             worker: String::new(),
+            timing: None,
         };
         assert_eq!(
             envelope::decode::<Reply>(&envelope::encode(&reply)).unwrap(),

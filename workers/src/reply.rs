@@ -5,7 +5,7 @@ use async_nats::{HeaderMap, jetstream};
 use dirigent_contracts::{
     envelope, header,
     id::CommandId,
-    task::{Command, Reply, TaskResult},
+    task::{Command, Reply, TaskResult, Timing},
 };
 use tracing::debug;
 
@@ -19,8 +19,8 @@ pub(crate) struct Replier<'a> {
 
 impl Replier<'_> {
     /// Publishes the answer until the broker has stored it.
-    pub(crate) async fn answer(&self, result: TaskResult) {
-        let body = bytes::Bytes::from(envelope::encode(&self.reply(result)));
+    pub(crate) async fn answer(&self, result: TaskResult, timing: Option<Timing>) {
+        let body = bytes::Bytes::from(envelope::encode(&self.reply(result, timing)));
         let headers = self.headers(message_id(self.command.command));
         let subject = &self.command.reply_to;
         insist("publishing a reply", || async {
@@ -35,7 +35,7 @@ impl Replier<'_> {
 
     /// Publishes heartbeat number `count` once; the next makes up for one that is lost.
     pub(crate) async fn heartbeat(&self, count: u64) {
-        let body = envelope::encode(&self.reply(TaskResult::Heartbeat));
+        let body = envelope::encode(&self.reply(TaskResult::Heartbeat, None));
         let headers = self.headers(format!("{}.h{count}", self.command.command));
         let subject = self.command.reply_to.clone();
         // The acknowledgement is not waited for: a slow broker must not delay the answer.
@@ -48,12 +48,13 @@ impl Replier<'_> {
         }
     }
 
-    fn reply(&self, result: TaskResult) -> Reply {
+    fn reply(&self, result: TaskResult, timing: Option<Timing>) -> Reply {
         Reply {
             command: self.command.command,
             result,
             callback: false,
             worker: self.worker.to_owned(),
+            timing,
         }
     }
 

@@ -216,6 +216,7 @@ impl<'a> Stage<'a> {
             result,
             callback,
             worker: String::new(),
+            timing: None,
         };
         self.world.push(saga, Entry::Reply(reply));
     }

@@ -136,6 +136,9 @@ pub enum Happening {
         since: Timestamp,
         /// Why.
         failure: Failure,
+        /// Do or undo.
+        #[serde(default, skip_serializing_if = "is_do")]
+        direction: Direction,
         /// Who tried.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         worker: String,
@@ -150,6 +153,12 @@ pub enum Happening {
         since: Timestamp,
         /// `States.Timeout` or `States.HeartbeatTimeout`.
         failure: Failure,
+        /// The kind of work, if workers were asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task: Option<TaskName>,
+        /// Do or undo.
+        #[serde(default, skip_serializing_if = "is_do")]
+        direction: Direction,
     },
     /// Another attempt will follow.
     RetryScheduled {
@@ -373,4 +382,12 @@ pub enum Happening {
         /// How.
         outcome: Outcome,
     },
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks with a reference"
+)]
+fn is_do(direction: &Direction) -> bool {
+    *direction == Direction::Do
 }

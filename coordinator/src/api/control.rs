@@ -56,6 +56,7 @@ impl Api {
             result: request.result,
             callback: true,
             worker: String::new(),
+            timing: None,
         };
         let kind = EntryKind::Reply(task);
         let subject = JournalSubject {

@@ -327,6 +327,7 @@ impl<'a> Turn<'a> {
                         state: name,
                         since,
                         failure: told,
+                        direction: Direction::Do,
                         worker,
                     },
                 );
@@ -392,6 +393,10 @@ impl<'a> Turn<'a> {
                 self.ask(Effect::CancelChild { child, reason });
             }
         }
+        let task = match self.state_of(number).map(|state| &state.kind) {
+            Some(Kind::Task(task)) => task.action.task().cloned(),
+            _ => None,
+        };
         let state = self.state_name(number);
         let told = failure.clone();
         let since = attempt.since;
@@ -402,6 +407,8 @@ impl<'a> Turn<'a> {
                 state,
                 since,
                 failure: told,
+                task,
+                direction: Direction::Do,
             },
         );
         self.fail(number, failure, true);

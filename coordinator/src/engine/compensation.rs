@@ -252,6 +252,7 @@ impl<'a> Turn<'a> {
                             state,
                             since,
                             failure: told,
+                            direction: Direction::Undo,
                             worker,
                         },
                     );
@@ -348,11 +349,14 @@ impl<'a> Turn<'a> {
                         let command = turn.effect_id(undoing.step).command(undoing.attempt);
                         let failure = Failure::new(error_name::TIMEOUT, "");
                         let state = turn.undone_state(undoing);
+                        let compensation = turn.compensation(&undoing.of);
                         let told = Happening::TaskTimedOut {
                             command,
                             state,
                             since,
                             failure: failure.clone(),
+                            task: compensation.and_then(|(_, it)| it.action.task().cloned()),
+                            direction: Direction::Undo,
                         };
                         turn.tell(scope, told);
                         turn.undo_failed(scope, undoing, failure);

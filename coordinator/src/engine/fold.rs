@@ -18,7 +18,7 @@ use dirigent_contracts::{
     journal::{Control, Entry, EventEntry, Start},
     limit,
     outcome::Failure,
-    task::{Reply, TaskResult},
+    task::{Direction, Reply, TaskResult},
     time::Timestamp,
 };
 use std::{
@@ -514,6 +514,7 @@ impl Turn<'_> {
                         state: state.clone(),
                         since,
                         failure: failure.clone(),
+                        direction: Direction::Do,
                         worker: String::new(),
                     },
                 );

@@ -133,6 +133,16 @@ pub(super) enum Action {
     },
 }
 
+impl Action {
+    /// The kind of work that workers are asked for, if they are.
+    pub(super) fn task(&self) -> Option<&TaskName> {
+        match self {
+            Self::Task { task, .. } => Some(task),
+            Self::Publish { .. } | Self::Await { .. } | Self::Saga { .. } => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Compensation {
     pub(super) resource: Arc<str>,

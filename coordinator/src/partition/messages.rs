@@ -105,6 +105,7 @@ pub(crate) fn reply(command: CommandId, reply_to: String, result: TaskResult) ->
         result,
         callback: false,
         worker: String::new(),
+        timing: None,
     };
     Outgoing::new(reply_to, envelope::encode(&reply)).with_message_id(format!("{command}.r"))
 }

@@ -189,6 +189,7 @@ impl<'a> Player<'a> {
             result,
             callback,
             worker: String::new(),
+            timing: None,
         };
         self.world.push(command.saga.clone(), Entry::Reply(reply));
     }

@@ -94,6 +94,7 @@ async fn strangers_and_garbage_change_nothing() -> anyhow::Result<()> {
         },
         callback: false,
         worker: String::new(),
+        timing: None,
     };
     let body = envelope::encode(&reply);
     jetstream

@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 
 import msgpack
 import nats
@@ -58,13 +59,16 @@ async def keep_alive(message):
 async def execute(js, message, work):
     command = msgpack.unpackb(message.data)
     alive = asyncio.create_task(keep_alive(message))
+    began = time.monotonic()
     try:
         result = {"status": "succeeded", "output": await work(command)}
     except Refused as error:
         result = {"status": "failed", "error": error.name, "cause": str(error), "retryable": error.retryable}
     except Exception as error:  # anything else may pass
         result = {"status": "failed", "error": "States.TaskFailed", "cause": repr(error), "retryable": True}
-    reply = msgpack.packb({"v": 1, "command": command["command"], "worker": "python", **result})
+    asked_at, ran = message.metadata.timestamp.timestamp(), time.monotonic() - began
+    timing = {"asked_at": int(asked_at * 1e6), "ran_us": int(ran * 1e6)}
+    reply = msgpack.packb({"v": 1, "command": command["command"], "worker": "python", "timing": timing, **result})
     headers = {"Nats-Msg-Id": command["command"] + ".r"}
     if trace := (message.headers or {}).get("traceparent"):
         headers["traceparent"] = trace

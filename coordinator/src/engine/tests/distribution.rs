@@ -137,6 +137,7 @@ fn show(
                         result,
                         callback: false,
                         worker: String::new(),
+                        timing: None,
                     };
                     world.push(command.saga.clone(), Entry::Reply(reply));
                 }
@@ -162,6 +163,7 @@ fn show(
                         },
                         callback: false,
                         worker: String::new(),
+                        timing: None,
                     };
                     world.push(step.saga.clone(), Entry::Reply(reply));
                 }

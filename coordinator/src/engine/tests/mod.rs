@@ -143,6 +143,7 @@ impl Play {
             result,
             callback: false,
             worker: String::new(),
+            timing: None,
         }))
     }
 

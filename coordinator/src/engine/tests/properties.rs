@@ -151,6 +151,7 @@ fn perform(parts: &[Part], choices: &[u8], is_stored: bool) -> (Play, BTreeMap<S
                 result: answer,
                 callback: false,
                 worker: String::new(),
+                timing: None,
             };
             answers.push(reply.clone());
             play.take(Entry::Reply(reply));
