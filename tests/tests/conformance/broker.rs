@@ -12,6 +12,7 @@ use dirigent_contracts::{
     id::{CommandId, DefinitionName},
     outcome::{Failure, Outcome},
     task::TaskResult,
+    time::Timestamp,
 };
 use dirigent_tests::stage::Stage;
 use dirigent_worker::{TaskContext, TaskError, Worker};
@@ -19,7 +20,7 @@ use serde_json::Value;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -138,17 +139,20 @@ fn tasks(machine: &Machine, found: &mut BTreeSet<String>) {
     });
 }
 
-/// The runs that are over in a moment.
-fn quick(cases: &[Case]) -> Vec<(&Case, &Recording)> {
+/// The runs that are over in a moment if they begin now: one that waits for a fixed date may have been
+/// quick when it was recorded.
+fn quick(cases: &[Case]) -> anyhow::Result<Vec<(&Case, &Recording)>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let now = Timestamp::from_millis(i64::try_from(now.as_millis())?);
     let runs = cases
         .iter()
         .flat_map(|case| case.runs.iter().map(move |run| (case, run)));
-    runs.filter(|(case, run)| {
-        Player::play(case, run, Fault::None).is_ok_and(|played| {
+    let quick = runs.filter(|(case, run)| {
+        Player::play(case, run, Fault::None, now).is_ok_and(|played| {
             played.elapsed < MOMENT && compare::differences(run, &played).is_empty()
         })
-    })
-    .collect()
+    });
+    Ok(quick.collect())
 }
 
 #[tokio::test]
@@ -172,7 +176,7 @@ async fn through_a_broker(is_doubled: bool) -> anyhow::Result<()> {
     } else {
         None
     };
-    let runs = quick(&cases);
+    let runs = quick(&cases)?;
     let mut names = BTreeSet::new();
     for (case, run) in &runs {
         let document = case.machines[&run.machine].to_string();

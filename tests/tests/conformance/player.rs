@@ -53,16 +53,16 @@ pub(crate) struct Player<'a> {
 }
 
 impl<'a> Player<'a> {
-    /// Plays a run to its end; the reason if its definition is refused.
+    /// Plays a run that begins at this instant to its end; the reason if its definition is refused.
     pub(crate) fn play(
         case: &Case,
         recording: &'a Recording,
         fault: Fault,
+        began: Timestamp,
     ) -> Result<Played, String> {
         let document = case.machines[&recording.machine].to_string();
         let (parsed, program) = dirigent_coordinator::compile("recorded.json", &document)
             .map_err(|report| format!("refused: {:?}", report.diagnostics()))?;
-        let began = Timestamp::from_millis(1_700_000_000_000);
         let mut player = Player {
             address: SagaAddress {
                 definition: "recorded".parse().unwrap_or_else(|error| panic!("{error}")),
