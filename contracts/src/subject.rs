@@ -236,6 +236,27 @@ pub fn snapshot_key(partition: PartitionId, address: &SagaAddress) -> String {
     )
 }
 
+/// Parses `<p>.<definition>.<key>`.
+///
+/// # Errors
+/// If it has another shape.
+pub fn parse_snapshot_key(text: &str) -> Result<(PartitionId, SagaAddress), SubjectError> {
+    let parsed = || {
+        let (partition, rest) = text.split_once('.')?;
+        let (definition, key) = rest.split_once('.')?;
+        let address = SagaAddress {
+            definition: DefinitionName::new(definition).ok()?,
+            key: SagaKey::new(token::decode(key).ok()?).ok()?,
+        };
+        Some((PartitionId(partition.parse().ok()?), address))
+    };
+    parsed().ok_or_else(|| SubjectError {
+        subject: text.to_owned(),
+        what: "snapshot",
+        expected: "<p>.<definition>.<key>",
+    })
+}
+
 /// Subject of a dead letter: `dirigent.dead.<reason>`.
 #[must_use]
 pub fn dead_letter(reason: &str) -> String {
@@ -286,6 +307,11 @@ mod tests {
             snapshot_key(PartitionId(3), &address()),
             "3.order.anna=40example=2Eorg"
         );
+        assert_eq!(
+            parse_snapshot_key("3.order.anna=40example=2Eorg"),
+            Ok((PartitionId(3), address()))
+        );
+        assert!(parse_snapshot_key("3.order").is_err());
     }
 
     #[test]

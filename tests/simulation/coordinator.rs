@@ -13,7 +13,7 @@ use crate::{
     engine::{Effect, Record},
     partition::{
         Action, BEAT_INTERVAL, LOOK_INTERVAL, Lease, Member, Membership, Owner, Step, decode,
-        decode_snapshot, messages,
+        messages, snapshot,
     },
     router::{Place, follow},
     settings::Settings,
@@ -454,7 +454,7 @@ impl World {
                     saga,
                     applied,
                 };
-                self.put(at, owner, &key, body, then);
+                self.put(at, owner, &key, body.to_vec(), then);
             }
             Action::Remove { saga, key } => {
                 self.put(at, owner, &key, Vec::new(), Then::Removed { owner, saga });
@@ -705,7 +705,8 @@ impl World {
         let mut owner = Owner::new(partition, PARTITIONS, checkpoint, end);
         for stored in std::mem::take(&mut running.listing) {
             if !stored.draft.body.is_empty() {
-                owner.load(decode_snapshot(&stored.draft.body).unwrap());
+                let key = stored.draft.subject.strip_prefix("sagas.").unwrap();
+                owner.load(key, stored.draft.body.clone().into()).unwrap();
             }
         }
         running.owner = Some(owner);
@@ -737,9 +738,8 @@ impl World {
     pub(super) fn judge_what_is_left(&self) -> Result<(), String> {
         for coordinator in &self.coordinators {
             for (partition, running) in &coordinator.running {
-                let states = running.owner.iter().flat_map(Owner::states);
-                if let Some(saga) = states.into_iter().find(|saga| saga.run().is_some()) {
-                    let address = saga.address();
+                let mut outlines = running.owner.iter().flat_map(Owner::outlines);
+                if let Some((address, _)) = outlines.find(|(_, outline)| outline.status.is_some()) {
                     return Err(format!(
                         "{address} is still held by an owner of {partition}"
                     ));
@@ -750,7 +750,7 @@ impl World {
             if stored.draft.subject.rsplit('.').next() == Some("checkpoint") {
                 continue;
             }
-            let saga = decode_snapshot(&stored.draft.body)?;
+            let saga = snapshot::decode(&stored.draft.body)?;
             if saga.run().is_some() {
                 return Err(format!("{} still has a snapshot", saga.address()));
             }

@@ -1,9 +1,12 @@
 //! The question that one coordinator asks the owners of all partitions: which sagas are alive?
 
+use crate::partition::snapshot::Outline;
 use dirigent_contracts::{
     api::{ListRequest, SagaSummary},
-    id::PartitionId,
+    id::{DefinitionName, PartitionId, SagaAddress},
+    outcome::SagaStatus,
 };
+use std::cmp::Reverse;
 
 /// Where the owner of a partition answers.
 pub(crate) fn subject(partition: PartitionId) -> String {
@@ -16,22 +19,36 @@ pub(crate) const DEFAULT_LIMIT: usize = 50;
 pub(crate) const MOST: usize = 1_000;
 
 /// Whether a saga is one of those that are asked for.
-pub(crate) fn is_wanted(request: &ListRequest, saga: &SagaSummary) -> bool {
+pub(crate) fn is_wanted(
+    request: &ListRequest,
+    definition: &DefinitionName,
+    status: SagaStatus,
+) -> bool {
     request
         .definition
         .as_ref()
-        .is_none_or(|name| saga.saga.definition == *name)
-        && (request.status.is_empty() || request.status.contains(&saga.status))
+        .is_none_or(|name| definition == name)
+        && (request.status.is_empty() || request.status.contains(&status))
 }
 
-/// The owner's answer: those that are asked for, the latest first, one more than fit so that the
-/// asker learns whether there are more.
-pub(crate) fn answer(question: &[u8], mut sagas: Vec<SagaSummary>) -> Vec<u8> {
+/// Those of an owner's sagas that are asked for, the latest first, one more than fit so that the asker
+/// learns whether there are more.
+pub(crate) fn latest<'a>(
+    question: &[u8],
+    sagas: impl Iterator<Item = (&'a SagaAddress, Outline)>,
+) -> Vec<&'a SagaAddress> {
     let request: ListRequest = serde_json::from_slice(question).unwrap_or_default();
-    sagas.retain(|saga| is_wanted(&request, saga));
-    sort(&mut sagas);
-    sagas.truncate(limit(&request) + 1);
-    serde_json::to_vec(&sagas).unwrap_or_default()
+    let wanted = sagas.filter(|(address, outline)| {
+        outline.status.is_some_and(|status| {
+            !status.is_terminal() && is_wanted(&request, &address.definition, status)
+        })
+    });
+    let mut wanted: Vec<_> = wanted
+        .map(|(address, outline)| (Reverse(outline.updated_at), address))
+        .collect();
+    wanted.sort_unstable();
+    wanted.truncate(limit(&request) + 1);
+    wanted.into_iter().map(|(_, address)| address).collect()
 }
 
 pub(crate) fn limit(request: &ListRequest) -> usize {

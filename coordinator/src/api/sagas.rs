@@ -146,7 +146,7 @@ impl Api {
             .any(|record| matches!(record.entry, Entry::Start(_)));
         if !has_start {
             let snapshot = self.broker.snapshots.snapshot(partition, address).await?;
-            state = snapshot.and_then(|body| partition::decode_snapshot(&body).ok());
+            state = snapshot.and_then(|body| partition::snapshot::decode(&body).ok());
         }
         for record in &records {
             let digest = match (state.as_ref().and_then(Saga::run), &record.entry) {
@@ -247,7 +247,7 @@ impl Api {
             })
         });
         Ok(sagas
-            .filter(|saga| live::is_wanted(request, saga))
+            .filter(|saga| live::is_wanted(request, &saga.saga.definition, saga.status))
             .collect())
     }
 }

@@ -35,6 +35,23 @@ pub(crate) async fn read(
     filter: &str,
     deliver_policy: DeliverPolicy,
 ) -> Result<Vec<Listed>, BrokerError> {
+    let mut listed = Vec::new();
+    for_each(context, stream, filter, deliver_policy, |message| {
+        listed.push(message);
+        Ok(())
+    })
+    .await?;
+    Ok(listed)
+}
+
+/// Hands on all messages of a stream that match the filter and were stored before this call, one by one.
+pub(crate) async fn for_each(
+    context: &Context,
+    stream: &str,
+    filter: &str,
+    deliver_policy: DeliverPolicy,
+    mut take: impl FnMut(Listed) -> Result<(), BrokerError> + Send,
+) -> Result<(), BrokerError> {
     let failed =
         |error: &dyn std::error::Error| BrokerError::request(format!("reading {stream}"), error);
     let config = OrderedConfig {
@@ -49,7 +66,6 @@ pub(crate) async fn read(
         .map_err(|error| failed(&error))?;
     let name = consumer.cached_info().name.clone();
     let mut missing = consumer.cached_info().num_pending;
-    let mut listed = Vec::new();
     if missing > 0 {
         let mut messages = consumer.messages().await.map_err(|error| failed(&error))?;
         while missing > 0 {
@@ -70,19 +86,19 @@ pub(crate) async fn read(
             let is_removal = headers.as_ref().is_some_and(|headers| {
                 headers.get("KV-Operation").is_some() || headers.get("Nats-Marker-Reason").is_some()
             });
-            listed.push(Listed {
+            take(Listed {
                 seq,
                 at,
                 subject: message.subject.to_string(),
                 headers,
                 body: message.payload.clone(),
                 is_removal,
-            });
+            })?;
         }
     }
     // It would go by itself after a while; many listings should not add up.
     if let Err(error) = context.delete_consumer_from_stream(&name, stream).await {
         tracing::debug!(%error, stream, "a reader was left to expire");
     }
-    Ok(listed)
+    Ok(())
 }

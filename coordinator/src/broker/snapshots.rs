@@ -108,28 +108,29 @@ impl Snapshots {
         let filter = format!("{prefix}{partition}.>");
         let stream = format!("KV_{}", subject::SAGAS_BUCKET);
         for _ in 0..LOOKS {
-            let messages = listing::read(
-                &self.context,
-                &stream,
-                &filter,
-                DeliverPolicy::LastPerSubject,
-            )
-            .await?;
-            // A replica that is behind would give old snapshots, and lack new ones.
-            if messages.iter().all(|message| message.seq < fence.revision) {
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
+            let mut is_current = false;
             let mut checkpoint = None;
             let mut snapshots = Vec::new();
-            for message in messages {
+            let policy = DeliverPolicy::LastPerSubject;
+            listing::for_each(&self.context, &stream, &filter, policy, |message| {
+                is_current |= message.seq >= fence.revision;
                 let key = message.subject.strip_prefix(&prefix).unwrap_or_default();
                 if key == checkpoint_key(partition) {
                     checkpoint = Some(read_checkpoint(key, &message.body)?);
                 } else if key != owner_key(partition) && !message.is_removal {
-                    let (key, body) = (key.to_owned(), message.body);
-                    snapshots.push(Snapshot { key, body });
+                    snapshots.push(Snapshot {
+                        key: key.to_owned(),
+                        // A copy: what comes over the wire would keep the whole of its buffer in memory.
+                        body: Bytes::copy_from_slice(&message.body),
+                    });
                 }
+                Ok(())
+            })
+            .await?;
+            // A replica that is behind would give old snapshots, and lack new ones.
+            if !is_current {
+                tokio::time::sleep(PAUSE).await;
+                continue;
             }
             let checkpoint = match checkpoint {
                 Some(checkpoint) => checkpoint,
@@ -168,12 +169,7 @@ impl Snapshots {
     }
 
     /// Writes a snapshot.
-    pub(crate) async fn put(
-        &self,
-        fence: Fence,
-        key: &str,
-        body: Vec<u8>,
-    ) -> Result<(), SaveError> {
+    pub(crate) async fn put(&self, fence: Fence, key: &str, body: Bytes) -> Result<(), SaveError> {
         self.write(fence, key, HeaderMap::new(), body).await
     }
 
@@ -184,7 +180,7 @@ impl Snapshots {
         seq: JournalSeq,
     ) -> Result<(), SaveError> {
         let key = checkpoint_key(fence.partition);
-        let body = seq.to_string().into_bytes();
+        let body = seq.to_string().into();
         self.write(fence, &key, HeaderMap::new(), body).await
     }
 
@@ -197,7 +193,7 @@ impl Snapshots {
             async_nats::header::NATS_MESSAGE_TTL,
             REMOVAL_MARKER.as_secs().to_string(),
         );
-        self.write(fence, key, headers, Vec::new()).await
+        self.write(fence, key, headers, Bytes::new()).await
     }
 
     /// Writes to the bucket, if its partition still belongs to the owner behind this fence.
@@ -206,7 +202,7 @@ impl Snapshots {
         fence: Fence,
         key: &str,
         mut headers: HeaderMap,
-        body: Vec<u8>,
+        body: Bytes,
     ) -> Result<(), SaveError> {
         let subject = |key: &str| format!("$KV.{}.{key}", subject::SAGAS_BUCKET);
         headers.insert(
@@ -223,7 +219,7 @@ impl Snapshots {
         };
         let sent = self
             .context
-            .publish_with_headers(subject(key), headers, body.into());
+            .publish_with_headers(subject(key), headers, body);
         sent.await.map_err(failed)?.await.map_err(failed)?;
         Ok(())
     }

@@ -2,38 +2,82 @@
 //!
 //! Invariants: a saga is saved only when all effects of its entries are acknowledged; the checkpoint
 //! never passes an entry whose effects are not acknowledged or whose state is not saved (unless the
-//! saga is over); every saga with a deadline stands in the deadline index.
+//! saga is over); every saga with a deadline stands in the deadline index. A saga that was saved, and for
+//! which nothing has come since, rests: it is held as its snapshot.
 
+use super::snapshot::{self, Outline};
 use crate::engine::Saga;
+use bytes::Bytes;
 use dirigent_contracts::{
     id::{JournalSeq, SagaAddress},
     time::Timestamp,
 };
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
+/// How a saga's state is held.
+#[derive(Debug)]
+enum Held {
+    /// Not at all: nothing is left of it, or it is being folded.
+    Nothing,
+    /// As the fold needs it.
+    Whole(Box<Saga>),
+    /// As its snapshot.
+    Resting(Outline, Bytes),
+}
+
+/// What is being written for a saga.
+#[derive(Debug)]
+enum Saving {
+    Nothing,
+    /// This snapshot.
+    Put(Bytes),
+    /// That it has none any more.
+    Removal,
+}
+
 /// One saga, with what is owed for it.
 #[derive(Debug)]
-pub(super) struct Live {
-    pub(super) state: Option<Saga>,
+struct Live {
+    held: Held,
     /// Whether there is a snapshot of it.
     has_snapshot: bool,
     /// The first entry that no snapshot holds, and when it was folded, since the owner began.
     unsaved: Option<(JournalSeq, Duration)>,
     /// How many effects are not acknowledged.
     owed: usize,
-    /// Whether a save or a removal is under way.
-    is_saving: bool,
+    saving: Saving,
     deadline: Timestamp,
+}
+
+impl Held {
+    fn of(state: Option<Saga>) -> Self {
+        state.map_or(Self::Nothing, |saga| Self::Whole(Box::new(saga)))
+    }
+
+    /// Whether nothing more can happen. What rests waits for something.
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Whole(saga) => saga.is_over(),
+            Self::Resting(..) => false,
+        }
+    }
 }
 
 /// What is to be written for a saga.
 #[derive(Debug)]
-pub(super) enum Save<'a> {
-    /// Its snapshot.
-    Put(&'a Saga),
+pub(super) enum Save {
+    /// Its snapshot, which holds all entries up to `applied`.
+    Put {
+        /// The snapshot.
+        body: Bytes,
+        /// Position of the last entry in it.
+        applied: JournalSeq,
+    },
     /// Nothing any more: its snapshot is to be removed, if there is one.
     Remove {
         /// Whether there is one.
@@ -55,22 +99,26 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Takes in a snapshot.
-    pub(super) fn load(&mut self, saga: Saga) {
-        let address = saga.address().clone();
-        let deadline = saga.next_deadline();
+    /// Takes in a snapshot, and lets it rest.
+    ///
+    /// # Errors
+    /// Why it cannot be read, for an operator.
+    pub(super) fn load(&mut self, address: SagaAddress, body: Bytes) -> Result<(), String> {
+        let outline = Outline::read(&body)?;
+        let deadline = outline.deadline;
         if deadline < Timestamp::NEVER {
             self.deadlines.insert((deadline, address.clone()));
         }
         let live = Live {
-            state: Some(saga),
+            held: Held::Resting(outline, body),
             has_snapshot: true,
             unsaved: None,
             owed: 0,
-            is_saving: false,
+            saving: Saving::Nothing,
             deadline,
         };
         self.sagas.insert(address, live);
+        Ok(())
     }
 
     /// Entries up to here are in the snapshots.
@@ -86,19 +134,52 @@ impl Table {
         self.folded
     }
 
+    /// The state of a saga that does not rest.
     pub(super) fn state(&self, address: &SagaAddress) -> Option<&Saga> {
-        self.sagas.get(address)?.state.as_ref()
+        match &self.sagas.get(address)?.held {
+            Held::Whole(saga) => Some(saga),
+            Held::Nothing | Held::Resting(..) => None,
+        }
     }
 
-    pub(super) fn states(&self) -> impl Iterator<Item = &Saga> {
-        self.sagas.values().filter_map(|live| live.state.as_ref())
+    /// The state of any saga.
+    pub(super) fn read(&self, address: &SagaAddress) -> Option<Cow<'_, Saga>> {
+        match &self.sagas.get(address)?.held {
+            Held::Nothing => None,
+            Held::Whole(saga) => Some(Cow::Borrowed(saga)),
+            Held::Resting(_, body) => decode(address, body).map(Cow::Owned),
+        }
+    }
+
+    /// All sagas that are alive, in outline.
+    pub(super) fn outlines(&self) -> impl Iterator<Item = (&SagaAddress, Outline)> {
+        self.sagas.iter().filter_map(|(address, live)| {
+            let outline = match &live.held {
+                Held::Nothing => return None,
+                Held::Whole(saga) => Outline::of(saga),
+                Held::Resting(outline, _) => *outline,
+            };
+            Some((address, outline))
+        })
+    }
+
+    /// Ends a saga's rest: something has come for it.
+    pub(super) fn wake(&mut self, address: &SagaAddress) {
+        if let Some(live) = self.sagas.get_mut(address)
+            && let Held::Resting(_, body) = &live.held
+        {
+            live.held = Held::of(decode(address, body));
+        }
     }
 
     /// Takes a saga's state out to be folded; [`Table::put_back`] must follow.
     pub(super) fn take(&mut self, address: &SagaAddress) -> Option<Saga> {
-        self.sagas
-            .get_mut(address)
-            .and_then(|live| live.state.take())
+        self.wake(address);
+        let live = self.sagas.get_mut(address)?;
+        match std::mem::replace(&mut live.held, Held::Nothing) {
+            Held::Whole(saga) => Some(*saga),
+            Held::Nothing | Held::Resting(..) => None,
+        }
     }
 
     /// Puts a folded state back. `owed` effects of the entry are yet to be acknowledged; `changed`
@@ -119,24 +200,21 @@ impl Table {
         if state.is_none() && !self.sagas.contains_key(address) {
             return;
         }
+        let deadline = state.as_ref().map_or(Timestamp::NEVER, Saga::next_deadline);
         let live = self.sagas.entry(address.clone()).or_insert_with(|| Live {
-            state: None,
+            held: Held::Nothing,
             has_snapshot: false,
             unsaved: None,
             owed: 0,
-            is_saving: false,
+            saving: Saving::Nothing,
             deadline: Timestamp::NEVER,
         });
-        live.state = state;
+        live.held = Held::of(state);
         live.owed += owed;
         if changed && live.unsaved.is_none() {
             live.unsaved = Some((seq, since));
             self.unsaved.insert((seq, address.clone()));
         }
-        let deadline = live
-            .state
-            .as_ref()
-            .map_or(Timestamp::NEVER, Saga::next_deadline);
         if live.deadline != deadline {
             self.deadlines.remove(&(live.deadline, address.clone()));
             live.deadline = deadline;
@@ -171,8 +249,8 @@ impl Table {
         let Some(live) = self.sagas.get(address) else {
             return;
         };
-        let is_over = live.state.as_ref().is_none_or(Saga::is_over);
-        if is_over && live.owed == 0 && !live.has_snapshot && !live.is_saving {
+        let is_saving = !matches!(live.saving, Saving::Nothing);
+        if live.held.is_over() && live.owed == 0 && !live.has_snapshot && !is_saving {
             if let Some((seq, _)) = live.unsaved {
                 self.unsaved.remove(&(seq, address.clone()));
             }
@@ -182,8 +260,12 @@ impl Table {
     }
 
     /// The sagas that are to be saved: those with an entry older than `age` that no snapshot holds,
-    /// and whose effects are all acknowledged. Each is marked as being saved.
-    pub(super) fn due_for_saving(&mut self, age: Duration, now: Duration) -> Vec<SagaAddress> {
+    /// and whose effects are all acknowledged. With what is to be written for each.
+    pub(super) fn due_for_saving(
+        &mut self,
+        age: Duration,
+        now: Duration,
+    ) -> Vec<(SagaAddress, Save)> {
         let mut due = Vec::new();
         for (_, address) in &self.unsaved {
             let Some(live) = self.sagas.get_mut(address) else {
@@ -192,24 +274,27 @@ impl Table {
             let Some((_, since)) = live.unsaved else {
                 continue;
             };
-            let is_over = live.state.as_ref().is_none_or(Saga::is_over);
-            if live.owed == 0 && !live.is_saving && (is_over || now.saturating_sub(since) >= age) {
-                live.is_saving = true;
-                due.push(address.clone());
+            let is_over = live.held.is_over();
+            let is_due = is_over || now.saturating_sub(since) >= age;
+            if live.owed > 0 || !matches!(live.saving, Saving::Nothing) || !is_due {
+                continue;
             }
+            let save = match &live.held {
+                Held::Whole(saga) if !is_over => {
+                    let body = snapshot::encode(saga);
+                    live.saving = Saving::Put(body.clone());
+                    let applied = saga.applied();
+                    Save::Put { body, applied }
+                }
+                _ => {
+                    live.saving = Saving::Removal;
+                    let has_snapshot = live.has_snapshot;
+                    Save::Remove { has_snapshot }
+                }
+            };
+            due.push((address.clone(), save));
         }
         due
-    }
-
-    /// What is to be written for a saga that is being saved.
-    pub(super) fn save(&self, address: &SagaAddress) -> Option<Save<'_>> {
-        let live = self.sagas.get(address)?;
-        match &live.state {
-            Some(saga) if !saga.is_over() => Some(Save::Put(saga)),
-            _ => Some(Save::Remove {
-                has_snapshot: live.has_snapshot,
-            }),
-        }
     }
 
     /// A save succeeded: the snapshot holds all entries up to `applied`.
@@ -217,17 +302,21 @@ impl Table {
         let Some(live) = self.sagas.get_mut(address) else {
             return;
         };
-        live.is_saving = false;
         live.has_snapshot = true;
+        let saving = std::mem::replace(&mut live.saving, Saving::Nothing);
         if let Some((seq, since)) = live.unsaved.take() {
             self.unsaved.remove(&(seq, address.clone()));
-            let newest = live.state.as_ref().map_or(JournalSeq(0), Saga::applied);
-            // Entries came while the save was under way: the first of them is not known, but it is
-            // later than what was saved.
-            if newest > applied || live.state.is_none() {
-                let next = JournalSeq(applied.0 + 1);
-                live.unsaved = Some((next, since));
-                self.unsaved.insert((next, address.clone()));
+            match (&live.held, saving) {
+                (Held::Whole(saga), Saving::Put(body)) if saga.applied() == applied => {
+                    live.held = Held::Resting(Outline::of(saga), body);
+                }
+                // Entries came while the save was under way: the first of them is not known, but it is
+                // later than what was saved.
+                _ => {
+                    let next = JournalSeq(applied.0 + 1);
+                    live.unsaved = Some((next, since));
+                    self.unsaved.insert((next, address.clone()));
+                }
             }
         }
         self.forget_if_over(address);
@@ -238,7 +327,7 @@ impl Table {
         let Some(live) = self.sagas.get_mut(address) else {
             return;
         };
-        live.is_saving = false;
+        live.saving = Saving::Nothing;
         live.has_snapshot = false;
         self.forget_if_over(address);
     }
@@ -276,4 +365,12 @@ impl Table {
         }
         due
     }
+}
+
+/// Reads what rests. It was outlined when it was taken in, so only its state can be unreadable; then the
+/// journal may still hold the saga, and a person must see this.
+fn decode(address: &SagaAddress, body: &[u8]) -> Option<Saga> {
+    snapshot::decode(body)
+        .inspect_err(|error| tracing::error!(saga = %address, error, "a snapshot cannot be read"))
+        .ok()
 }

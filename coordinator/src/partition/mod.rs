@@ -13,10 +13,10 @@ pub(crate) mod messages;
 mod owner;
 mod ownership;
 mod processor;
+pub(crate) mod snapshot;
 
 #[cfg(test)]
 pub(crate) use membership::{BEAT_INTERVAL, Lease, Member, Membership, Step};
-pub(crate) use owner::decode_snapshot;
 #[cfg(test)]
 pub(crate) use owner::{Action, Debt, Owner};
 #[cfg(test)]

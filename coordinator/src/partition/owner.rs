@@ -11,11 +11,13 @@
 use super::{
     live::{Save, Table},
     messages,
+    snapshot::Outline,
 };
 use crate::{
     broker::publisher::Outgoing,
     engine::{self, Effect, Effects, Program, Record, Saga},
 };
+use bytes::Bytes;
 use dirigent_contracts::{
     error_name,
     id::{JournalSeq, PartitionId, SagaAddress},
@@ -25,7 +27,7 @@ use dirigent_contracts::{
     task::TaskResult,
     time::Timestamp,
 };
-use std::{collections::HashMap, time::Duration};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 /// Something that is to be done.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ pub(crate) enum Action {
     Put {
         saga: SagaAddress,
         key: String,
-        body: Vec<u8>,
+        body: Bytes,
         applied: JournalSeq,
     },
     /// Remove a snapshot; then [`Owner::removed`].
@@ -108,8 +110,12 @@ impl Owner {
 
     /// Takes in a stored snapshot. One that is newer than the checkpoint is fine: its entries are
     /// passed over when they come again.
-    pub(crate) fn load(&mut self, saga: Saga) {
-        self.table.load(saga);
+    ///
+    /// # Errors
+    /// Why it cannot be read, for an operator.
+    pub(crate) fn load(&mut self, key: &str, body: Bytes) -> Result<(), String> {
+        let (_, address) = subject::parse_snapshot_key(key).map_err(|error| error.to_string())?;
+        self.table.load(address, body)
     }
 
     /// What is to be done, in this order.
@@ -127,14 +133,19 @@ impl Owner {
         self.table.folded()
     }
 
-    /// The state of a saga.
+    /// The state of a saga for which something has come since it was saved.
     pub(crate) fn state(&self, address: &SagaAddress) -> Option<&Saga> {
         self.table.state(address)
     }
 
-    /// The states of all sagas that are alive.
-    pub(crate) fn states(&self) -> impl Iterator<Item = &Saga> {
-        self.table.states()
+    /// The state of any saga that is alive.
+    pub(crate) fn read(&self, address: &SagaAddress) -> Option<Cow<'_, Saga>> {
+        self.table.read(address)
+    }
+
+    /// All sagas that are alive, in outline.
+    pub(crate) fn outlines(&self) -> impl Iterator<Item = (&SagaAddress, Outline)> {
+        self.table.outlines()
     }
 
     /// Whether it still reads what was stored before it began.
@@ -170,9 +181,10 @@ impl Owner {
 
     /// Whose program the fold of an entry needs.
     pub(crate) fn digest<'a>(
-        &'a self,
+        &'a mut self,
         record: &'a Record,
     ) -> Option<&'a dirigent_contracts::id::DefinitionDigest> {
+        self.table.wake(&record.address);
         let run = self.state(&record.address).and_then(Saga::run);
         match (run, &record.entry) {
             (Some(run), _) => Some(run.digest()),
@@ -323,25 +335,21 @@ impl Owner {
 
     /// Writes the snapshots of what changed `age` ago or longer, and the checkpoint if it has moved.
     pub(crate) fn save(&mut self, age: Duration, since: Duration) {
-        for saga in self.table.due_for_saving(age, since) {
+        for (saga, save) in self.table.due_for_saving(age, since) {
             let key = subject::snapshot_key(self.partition, &saga);
-            match self.table.save(&saga) {
-                Some(Save::Put(state)) => {
-                    let (body, applied) = (encode(state), state.applied());
-                    self.actions.push(Action::Put {
-                        saga,
-                        key,
-                        body,
-                        applied,
-                    });
-                }
-                Some(Save::Remove { has_snapshot: true }) => {
+            match save {
+                Save::Put { body, applied } => self.actions.push(Action::Put {
+                    saga,
+                    key,
+                    body,
+                    applied,
+                }),
+                Save::Remove { has_snapshot: true } => {
                     self.actions.push(Action::Remove { saga, key });
                 }
-                Some(Save::Remove {
+                Save::Remove {
                     has_snapshot: false,
-                }) => self.removed(&saga),
-                None => {}
+                } => self.removed(&saga),
             }
         }
         let checkpoint = self.table.checkpoint();
@@ -401,27 +409,5 @@ fn answer_refusal(effect: &Effect, reason: &str) -> Option<Outgoing> {
             Some(messages::tell_parent(parent, not_started, false))
         }
         _ => None,
-    }
-}
-
-fn encode(saga: &Saga) -> Vec<u8> {
-    let mut body = vec![SNAPSHOT_VERSION];
-    // Writing our own types to memory has no way to fail.
-    if let Err(error) = rmp_serde::encode::write_named(&mut body, saga) {
-        tracing::error!(%error, saga = %saga.address(), "a snapshot cannot be written");
-    }
-    body
-}
-
-/// First byte of a snapshot: the version of its format.
-const SNAPSHOT_VERSION: u8 = 1;
-
-pub(crate) fn decode_snapshot(body: &[u8]) -> Result<Saga, String> {
-    match body.split_first() {
-        Some((&SNAPSHOT_VERSION, body)) => {
-            rmp_serde::from_slice(body).map_err(|error| error.to_string())
-        }
-        Some((version, _)) => Err(format!("unknown version {version}")),
-        None => Err("empty".to_owned()),
     }
 }

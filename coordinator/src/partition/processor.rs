@@ -5,9 +5,10 @@
 
 use super::{
     messages,
-    owner::{Action, Debt, Owner, decode_snapshot},
+    owner::{Action, Debt, Owner},
 };
 use crate::{
+    api::live,
     broker::{
         journal::{Delivered, JournalReader},
         objects::Objects,
@@ -132,12 +133,9 @@ async fn recover(
     let reader = reader.map_err(|error| broker(&error))?;
     let mut owner = Owner::new(partition, tools.partitions, checkpoint, reader.end());
     for snapshot in snapshots {
-        match decode_snapshot(&snapshot.body) {
-            Ok(saga) => owner.load(saga),
-            Err(error) => {
-                // The journal may still hold the saga; a person must see this either way.
-                tracing::error!(key = snapshot.key, %error, "a snapshot cannot be read");
-            }
+        if let Err(error) = owner.load(&snapshot.key, snapshot.body) {
+            // The journal may still hold the saga; a person must see this either way.
+            tracing::error!(key = snapshot.key, error, "a snapshot cannot be read");
         }
     }
     tracing::info!(
@@ -156,7 +154,7 @@ impl Processor {
         mut reader: JournalReader,
         stop: CancellationToken,
     ) -> Result<(), ProcessorError> {
-        let subject = crate::api::live::subject(self.partition);
+        let subject = live::subject(self.partition);
         let mut questions = self
             .tools
             .client
@@ -371,27 +369,27 @@ impl Processor {
     /// Answers which sagas are alive.
     async fn answer(&mut self, question: async_nats::Message) {
         let Some(reply) = question.reply else { return };
-        let mut sagas = Vec::new();
-        for saga in self.owner.states() {
-            let Some(run) = saga.run() else { continue };
-            if run.outcome().is_some() {
-                continue;
-            }
-            let definition = &saga.address().definition;
-            let program = self.tools.definitions.cached(definition, run.digest());
+        let latest = live::latest(&question.payload, self.owner.outlines());
+        let sagas = latest.into_iter().filter_map(|address| {
+            let saga = self.owner.read(address)?;
+            let run = saga.run()?;
+            let program = self
+                .tools
+                .definitions
+                .cached(&address.definition, run.digest());
             let detail = match run.status() {
-                SagaStatus::Running => engine::description::position(saga, program.as_deref()),
+                SagaStatus::Running => engine::description::position(&saga, program.as_deref()),
                 _ => run.failure().map(ToString::to_string).unwrap_or_default(),
             };
-            sagas.push(SagaSummary {
-                saga: saga.address().clone(),
+            Some(SagaSummary {
+                saga: address.clone(),
                 status: run.status(),
                 started_at: Some(run.started_at()),
                 updated_at: saga.updated_at(),
                 detail,
-            });
-        }
-        let body = crate::api::live::answer(&question.payload, sagas);
+            })
+        });
+        let body = serde_json::to_vec(&sagas.collect::<Vec<_>>()).unwrap_or_default();
         if let Err(error) = self.tools.client.publish(reply, body.into()).await {
             tracing::debug!(%error, "a question went unanswered");
         }
