@@ -17,6 +17,7 @@
 //! * [`history`]: what happened to a saga, told as typed events.
 //! * [`api`]: requests to `dirigent.api.>` and their answers.
 //! * [`definition`]: the definition language: its types, parsing and validation.
+//! * [`metric`]: what a metric is called and means.
 //! * [`error_name`]: the error names that the language reserves.
 //!
 //! Invariants: every type that is stored or sent has a golden-bytes test, so a change of the wire is
@@ -33,6 +34,7 @@ pub mod history;
 pub mod id;
 pub mod journal;
 pub mod limit;
+pub mod metric;
 pub mod outcome;
 pub mod subject;
 pub mod task;

@@ -30,6 +30,9 @@ pub const ROUTER_CONSUMER: &str = "dirigent-router";
 /// Prefix of the request subjects.
 pub const API_PREFIX: &str = "dirigent.api";
 
+/// Where every coordinator answers how its metrics stand ([`crate::metric::Snapshot`] as JSON).
+pub const METRICS: &str = "dirigent.internal.metrics";
+
 /// Why a subject is not one of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{subject:?} is not a {what} subject: expected {expected}")]

@@ -4,6 +4,7 @@ use crate::{
     api,
     broker::{Broker, BrokerError},
     definitions::Definitions,
+    metrics::{self, Readiness},
     partition::{Owners, Ownership, OwnershipError, Tools},
     router::Router,
     settings::Settings,
@@ -11,8 +12,11 @@ use crate::{
     telemetry::Telemetry,
 };
 use async_nats::Client;
-use std::sync::Arc;
-use tokio::task::JoinHandle;
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Why a coordinator did not start.
@@ -27,6 +31,14 @@ pub enum StartError {
         /// Why not.
         reason: String,
     },
+    /// The metrics cannot be served.
+    #[error("metrics cannot be served on {address}: {error}; name another address")]
+    Metrics {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
 }
 
 /// A coordinator at work.
@@ -36,6 +48,9 @@ pub struct Coordinator {
     ownership: JoinHandle<Result<(), OwnershipError>>,
     router: JoinHandle<()>,
     api: JoinHandle<()>,
+    /// What shows its metrics. Nothing is lost when it ends.
+    shows: JoinSet<()>,
+    metrics_address: Option<SocketAddr>,
     partitions: u16,
     durability: String,
 }
@@ -58,6 +73,8 @@ impl Coordinator {
             durability = broker.durability,
             "the coordinator starts"
         );
+        let page = listen(settings.metrics_listen).await?;
+        let metrics = settings.metrics.clone();
         let settings = Arc::new(settings);
         let definitions = Definitions::new(broker.definitions.clone());
         let owners = Owners::default();
@@ -81,6 +98,19 @@ impl Coordinator {
             stop.clone(),
         );
         let api = api.await.map_err(|reason| StartError::Api { reason })?;
+        let metrics_address = page.as_ref().and_then(|page| page.local_addr().ok());
+        let mut shows = JoinSet::new();
+        if let Some(page) = page {
+            let readiness = Readiness {
+                client: broker.client.clone(),
+                owners: owners.clone(),
+                metrics: metrics.clone(),
+            };
+            shows.spawn(metrics::serve(page, readiness, stop.clone()));
+        }
+        shows.spawn(metrics::poll(broker.clone(), metrics.clone(), stop.clone()));
+        let (client, name) = (broker.client.clone(), settings.name.clone());
+        shows.spawn(metrics::answer(client, name, metrics, stop.clone()));
         let ownership = Ownership::new(broker.bucket.clone(), tools, owners);
         Ok(Self {
             partitions: broker.partitions,
@@ -88,6 +118,8 @@ impl Coordinator {
             ownership: tokio::spawn(ownership.run(stop.clone())),
             router: tokio::spawn(router.run(stop.clone())),
             api,
+            shows,
+            metrics_address,
             stop,
         })
     }
@@ -102,6 +134,11 @@ impl Coordinator {
         &self.durability
     }
 
+    /// Where its metrics are served, if they are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
     /// Waits until it cannot go on, and says why.
     pub async fn failed(&mut self) -> String {
         match (&mut self.ownership).await {
@@ -112,14 +149,26 @@ impl Coordinator {
     }
 
     /// Stops: answers what was asked, saves everything, and gives the partitions back.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.stop.cancel();
         if !self.ownership.is_finished() {
             report("ownership", self.ownership.await.map(drop));
         }
         report("router", self.router.await);
         report("api", self.api.await);
+        while let Some(ended) = self.shows.join_next().await {
+            report("metrics", ended);
+        }
     }
+}
+
+async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| StartError::Metrics { address, error })?;
+    Ok(Some(listener))
 }
 
 fn report(part: &str, ended: Result<(), tokio::task::JoinError>) {

@@ -10,6 +10,7 @@
 //! * [`broker`] speaks `JetStream`.
 //! * `router` turns trigger events into starts.
 //! * [`api`] answers requests.
+//! * [`metrics`] counts what happens.
 //!
 //! Invariants: an effect is never acted on before its cause is stored; an effect is never skipped;
 //! everything may be delivered twice; a saga's fold looks at nothing but its own entries.
@@ -19,6 +20,7 @@ pub mod broker;
 mod definitions;
 pub mod engine;
 pub mod expression;
+pub mod metrics;
 mod partition;
 mod router;
 mod settings;

@@ -1,6 +1,7 @@
 //! What a coordinator can be told when it starts.
 
-use std::time::Duration;
+use crate::metrics::Metrics;
+use std::{net::SocketAddr, time::Duration};
 
 /// Settings of one coordinator. `Default` is right for most.
 #[derive(Clone, Debug)]
@@ -19,6 +20,10 @@ pub struct Settings {
     pub snapshot_interval: Duration,
     /// How long stopping waits for what is under way.
     pub drain_timeout: Duration,
+    /// Where it counts what it does.
+    pub metrics: Metrics,
+    /// Where to serve the metrics to Prometheus, and `/healthz` and `/readyz`; nowhere if `None`.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -33,6 +38,8 @@ impl Default for Settings {
             retention: Duration::from_hours(7 * 24),
             snapshot_interval: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(10),
+            metrics: Metrics::default(),
+            metrics_listen: None,
         }
     }
 }

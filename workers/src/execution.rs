@@ -9,6 +9,7 @@ use crate::{
     error::TaskError,
     handler::Handler,
     inbox::{Inbox, Recalled},
+    metrics::TaskMeter,
     reply::Replier,
     trace::{ExecutionSpan, Parentage},
 };
@@ -28,7 +29,7 @@ use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,7 @@ pub(crate) struct Executor {
     pub(crate) handler: Handler,
     pub(crate) inbox: Option<Inbox>,
     pub(crate) worker: Arc<str>,
+    pub(crate) meter: Arc<TaskMeter>,
     pub(crate) stop: CancellationToken,
     /// How often the broker hears that a command is still worked on.
     pub(crate) progress_interval: Duration,
@@ -49,6 +51,7 @@ pub(crate) struct Executor {
 impl Executor {
     /// Executes one command.
     pub(crate) async fn execute(self, message: jetstream::Message) {
+        let _occupied = self.meter.occupy();
         let command = match envelope::decode::<Command>(&message.payload) {
             Ok(command) => Arc::new(command),
             Err(error) => return self.lay_aside(&message, &error.to_string()).await,
@@ -67,7 +70,10 @@ impl Executor {
             cancellation: self.stop.clone(),
             pulse: Arc::clone(&pulse),
         };
-        let began = Instant::now();
+        let (asked_at, began) = (asked_at(&message), Instant::now());
+        if let Some(asked_at) = asked_at {
+            self.meter.began(asked_at, now());
+        }
         let result = {
             let work = self.work(context, &command).with_context(span.context());
             let alive = keep_alive(&message, self.progress_interval);
@@ -78,9 +84,11 @@ impl Executor {
                 never = beating => match never {},
             }
         };
-        let timing = asked_at(&message).map(|asked_at| Timing {
+        let ran = began.elapsed();
+        self.meter.ended(&result, ran);
+        let timing = asked_at.map(|asked_at| Timing {
             asked_at,
-            ran_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            ran_us: u64::try_from(ran.as_micros()).unwrap_or(u64::MAX),
         });
         replier.answer(result.clone(), timing).await;
         if let Err(error) = message.ack().await {
@@ -155,6 +163,7 @@ impl Executor {
             stored.await
         })
         .await;
+        self.meter.dead_letter();
         if let Err(error) = message.ack_with(AckKind::Term).await {
             debug!(%error, "a command that cannot be read comes again");
         }
@@ -165,6 +174,14 @@ impl Executor {
 fn asked_at(message: &jetstream::Message) -> Option<Timestamp> {
     let info = message.info().ok()?;
     Some(Timestamp::from_nanos(info.published.unix_timestamp_nanos()))
+}
+
+/// The local clock.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Timestamp(since.map_or(0, |since| {
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    }))
 }
 
 async fn keep_alive(message: &jetstream::Message, interval: Duration) -> Infallible {

@@ -31,6 +31,7 @@ mod error;
 mod execution;
 mod handler;
 mod inbox;
+pub mod metrics;
 mod pull;
 mod reply;
 pub mod telemetry;

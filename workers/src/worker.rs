@@ -7,6 +7,7 @@ use crate::{
     execution::Executor,
     handler::{Handler, erase},
     inbox::Inbox,
+    metrics::TaskMeter,
     pull::{PullError, Puller, open_consumer},
 };
 use async_nats::{Client, jetstream};
@@ -182,6 +183,7 @@ impl Worker {
                 handler: Arc::clone(handler),
                 inbox: self.inbox.clone(),
                 worker: Arc::clone(&self.name),
+                meter: Arc::new(TaskMeter::new(task, self.concurrency)),
                 stop: stop.clone(),
                 progress_interval: consumer::ACK_WAIT / 3,
             };

@@ -2,7 +2,7 @@
 
 use crate::bench::Workloads;
 use clap::Args;
-use std::{num::NonZeroU16, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DevArguments {
@@ -39,6 +39,14 @@ pub(crate) struct CoordinatorArguments {
     /// On how many brokers of a cluster each stream is kept
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub(crate) replicas: u8,
+    /// Serve metrics to Prometheus here, such as 127.0.0.1:9464; /healthz and /readyz too
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "DIRIGENT_METRICS_LISTEN",
+        hide_env_values = true
+    )]
+    pub(crate) metrics_listen: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, Args)]

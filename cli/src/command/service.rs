@@ -3,26 +3,28 @@
 use crate::{
     arguments::CoordinatorArguments, connection::Connection, exit::Exit, trouble::Trouble,
 };
-use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
+use dirigent_coordinator::{Coordinator, Settings, metrics::Metrics, telemetry::Telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) async fn coordinator(
     connection: Connection,
     arguments: &CoordinatorArguments,
 ) -> Result<Exit, Trouble> {
-    let defaults = Settings::default();
-    let settings = Settings {
-        name: arguments
-            .name
-            .clone()
-            .unwrap_or_else(|| defaults.name.clone()),
-        partitions: arguments.partitions.map(Into::into),
-        replicas: usize::from(arguments.replicas),
-        ..defaults
-    };
     let not_started = |reason: String| Trouble::NotStarted {
         what: "the coordinator",
         reason,
+    };
+    let defaults = Settings::default();
+    let name = arguments.name.clone().unwrap_or(defaults.name);
+    let metrics = Metrics::from_environment("dirigent-coordinator", &name)
+        .map_err(|error| not_started(error.to_string()))?;
+    let settings = Settings {
+        name,
+        partitions: arguments.partitions.map(Into::into),
+        replicas: usize::from(arguments.replicas),
+        metrics: metrics.clone(),
+        metrics_listen: arguments.metrics_listen,
+        ..defaults
     };
     let telemetry = Telemetry::from_environment("dirigent-coordinator")
         .map_err(|error| not_started(error.to_string()))?;
@@ -37,6 +39,7 @@ pub(super) async fn coordinator(
     };
     coordinator.stop().await;
     telemetry.shutdown().await;
+    metrics.shutdown().await;
     match failed {
         Some(how) => Err(Trouble::Ended {
             what: "the coordinator",

@@ -11,7 +11,7 @@ pub(crate) mod objects;
 pub(crate) mod publisher;
 pub(crate) mod snapshots;
 
-use crate::settings::Settings;
+use crate::{metrics::Metrics, settings::Settings};
 use async_nats::{
     Client,
     jetstream::{Context, ContextBuilder, kv::Store},
@@ -123,6 +123,7 @@ pub(crate) struct Broker {
     pub(crate) server: String,
     /// What an acknowledged write survives, in words.
     pub(crate) durability: String,
+    pub(crate) metrics: Metrics,
 }
 
 impl Broker {
@@ -137,11 +138,12 @@ impl Broker {
         client.flush().await.map_err(|_| BrokerError::Closed)?;
         let assets = assets::prepare(&client, &context, settings).await?;
         Ok(Self {
-            publisher: Publisher::start(context.clone()),
+            publisher: Publisher::start(context.clone(), settings.metrics.clone()),
             snapshots: Snapshots::new(
                 context.clone(),
                 assets.sagas,
                 assets.partitions_bucket.clone(),
+                settings.metrics.clone(),
             ),
             objects: Objects::new(context.clone()),
             definitions: DefinitionStore::open(assets.definitions).await?,
@@ -149,6 +151,7 @@ impl Broker {
             partitions: assets.partitions,
             server: client.server_info().version,
             durability: assets.durability,
+            metrics: settings.metrics.clone(),
             client,
             context,
         })

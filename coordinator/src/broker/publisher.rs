@@ -3,6 +3,7 @@
 //! One task sends and collects all acknowledgements, so messages leave in the order in which they
 //! were handed over, and a caller that stops waiting stops nothing.
 
+use crate::metrics::Metrics;
 use async_nats::{
     HeaderMap,
     jetstream::{
@@ -15,7 +16,10 @@ use async_nats::{
 use bytes::Bytes;
 use dirigent_contracts::header::{self, TraceContext};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// The wait before the first repetition of a publish, and the longest one.
@@ -117,6 +121,7 @@ pub(crate) enum Published {
 struct Order {
     message: Outgoing,
     repetitions: u32,
+    since: Instant,
     done: oneshot::Sender<Published>,
 }
 
@@ -126,9 +131,9 @@ pub(crate) struct Publisher(mpsc::UnboundedSender<Order>);
 
 impl Publisher {
     /// A publisher on its own pipeline, which ends when the last clone is dropped and all is stored.
-    pub(crate) fn start(context: Context) -> Self {
+    pub(crate) fn start(context: Context, metrics: Metrics) -> Self {
         let (orders, queue) = mpsc::unbounded_channel();
-        tokio::spawn(pump(context, queue));
+        tokio::spawn(pump(context, metrics, queue));
         Self(orders)
     }
 
@@ -142,6 +147,7 @@ impl Publisher {
         let handed_over = self.0.send(Order {
             message,
             repetitions: 0,
+            since: Instant::now(),
             done,
         });
         async move {
@@ -159,7 +165,7 @@ impl Publisher {
 
 type Attempt = BoxFuture<'static, (Order, Result<PublishAck, PublishError>)>;
 
-async fn pump(context: Context, mut queue: mpsc::UnboundedReceiver<Order>) {
+async fn pump(context: Context, metrics: Metrics, mut queue: mpsc::UnboundedReceiver<Order>) {
     let mut attempts: FuturesUnordered<Attempt> = FuturesUnordered::new();
     let mut is_open = true;
     while is_open || !attempts.is_empty() {
@@ -172,7 +178,7 @@ async fn pump(context: Context, mut queue: mpsc::UnboundedReceiver<Order>) {
                 None => is_open = false,
             },
             Some((order, result)) = attempts.next(), if !attempts.is_empty() => {
-                if let Some(again) = conclude(&context, order, result) {
+                if let Some(again) = conclude(&context, &metrics, order, result) {
                     attempts.push(again);
                 }
             }
@@ -204,6 +210,7 @@ fn send(context: &Context, order: Order) -> BoxFuture<'_, Attempt> {
 /// Tells the caller, or says how to try again.
 fn conclude(
     context: &Context,
+    metrics: &Metrics,
     mut order: Order,
     result: Result<PublishAck, PublishError>,
 ) -> Option<Attempt> {
@@ -215,6 +222,7 @@ fn conclude(
             _ if is_permanent(&error) => Published::Refused(reason(&error)),
             _ => {
                 order.repetitions += 1;
+                metrics.instruments().publish_repetitions.add(1, &[]);
                 if order.repetitions.is_multiple_of(WORTH_A_WARNING) {
                     tracing::warn!(
                         subject = order.message.subject(),
@@ -233,6 +241,8 @@ fn conclude(
             }
         },
     };
+    let took = order.since.elapsed().as_secs_f64();
+    metrics.instruments().publish_duration.record(took, &[]);
     // Nobody need be waiting.
     let _ = order.done.send(published);
     None

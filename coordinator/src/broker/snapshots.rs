@@ -5,6 +5,7 @@ use super::{
     journal::{Delivered, JournalReader},
     listing,
 };
+use crate::metrics::Metrics;
 use async_nats::{
     HeaderMap,
     jetstream::{
@@ -22,7 +23,8 @@ use dirigent_contracts::{
     journal::Start,
     subject,
 };
-use std::time::Duration;
+use opentelemetry::KeyValue;
+use std::time::{Duration, Instant};
 
 /// How long the broker remembers that a snapshot was removed: longer than a displaced owner needs to
 /// find out that it is one.
@@ -74,14 +76,16 @@ pub(crate) struct Snapshots {
     context: Context,
     sagas: Store,
     partitions: Store,
+    metrics: Metrics,
 }
 
 impl Snapshots {
-    pub(super) fn new(context: Context, sagas: Store, partitions: Store) -> Self {
+    pub(super) fn new(context: Context, sagas: Store, partitions: Store, metrics: Metrics) -> Self {
         Self {
             context,
             sagas,
             partitions,
+            metrics,
         }
     }
 
@@ -170,7 +174,7 @@ impl Snapshots {
 
     /// Writes a snapshot.
     pub(crate) async fn put(&self, fence: Fence, key: &str, body: Bytes) -> Result<(), SaveError> {
-        self.write(fence, key, HeaderMap::new(), body).await
+        self.write("put", fence, key, HeaderMap::new(), body).await
     }
 
     /// Writes the checkpoint.
@@ -181,7 +185,8 @@ impl Snapshots {
     ) -> Result<(), SaveError> {
         let key = checkpoint_key(fence.partition);
         let body = seq.to_string().into();
-        self.write(fence, &key, HeaderMap::new(), body).await
+        self.write("checkpoint", fence, &key, HeaderMap::new(), body)
+            .await
     }
 
     /// Removes a snapshot.
@@ -193,12 +198,14 @@ impl Snapshots {
             async_nats::header::NATS_MESSAGE_TTL,
             REMOVAL_MARKER.as_secs().to_string(),
         );
-        self.write(fence, key, headers, Bytes::new()).await
+        self.write("remove", fence, key, headers, Bytes::new())
+            .await
     }
 
     /// Writes to the bucket, if its partition still belongs to the owner behind this fence.
     async fn write(
         &self,
+        operation: &'static str,
         fence: Fence,
         key: &str,
         mut headers: HeaderMap,
@@ -217,10 +224,17 @@ impl Snapshots {
             PublishErrorKind::WrongLastSequence => SaveError::Displaced,
             _ => BrokerError::request(key.to_owned(), &error).into(),
         };
+        let began = Instant::now();
         let sent = self
             .context
             .publish_with_headers(subject(key), headers, body);
         sent.await.map_err(failed)?.await.map_err(failed)?;
+        let labels = [KeyValue::new("operation", operation)];
+        let took = began.elapsed().as_secs_f64();
+        self.metrics
+            .instruments()
+            .snapshot_duration
+            .record(took, &labels);
         Ok(())
     }
 

@@ -22,4 +22,4 @@ pub(crate) use owner::{Action, Debt, Owner};
 #[cfg(test)]
 pub(crate) use ownership::LOOK_INTERVAL;
 pub(crate) use ownership::{Owners, Ownership, OwnershipError};
-pub(crate) use processor::{Tools, decode_entry as decode};
+pub(crate) use processor::{Tools, decode_entry as decode, now};

@@ -17,6 +17,7 @@ use crate::{
     },
     definitions::Definitions,
     engine::{self, Effect, Program, Record},
+    metrics::PartitionMeter,
     settings::Settings,
     spans::Spans,
 };
@@ -87,6 +88,7 @@ pub(crate) struct Processor {
     tools: Tools,
     fence: Fence,
     owner: Owner,
+    meter: PartitionMeter,
     acks: FuturesUnordered<Ack>,
     saves: FuturesUnordered<BoxFuture<'static, Result<Saved, SaveError>>>,
     began: Instant,
@@ -99,12 +101,15 @@ pub(super) async fn own(
     stop: CancellationToken,
 ) -> Result<(), ProcessorError> {
     let began = Instant::now();
+    let mut meter = PartitionMeter::new(tools.settings.metrics.clone(), partition);
     let (fence, owner, reader) = recover(partition, &tools).await?;
+    meter.recovered(owner.outlines(), owner.folded(), reader.end());
     let processor = Processor {
         partition,
         tools,
         fence,
         owner,
+        meter,
         acks: FuturesUnordered::new(),
         saves: FuturesUnordered::new(),
         began,
@@ -169,6 +174,7 @@ impl Processor {
             self.act();
             if was_catching_up && !self.owner.is_catching_up() {
                 was_catching_up = false;
+                self.meter.caught_up();
                 tracing::info!(
                     partition = self.partition.0,
                     live = self.owner.len(),
@@ -208,11 +214,14 @@ impl Processor {
         let Some(record) = self.decode(&delivered) else {
             // Nothing to fold, but the position moves.
             self.owner.pass(delivered.seq);
+            self.meter.passed(delivered.seq);
             return;
         };
         let program = self.program(&record).await;
         let since = self.began.elapsed();
+        let began = Instant::now();
         let effects = self.owner.take(&record, program.as_deref(), now(), since);
+        let took = began.elapsed();
         if let Some(why) = effects.ignored {
             tracing::debug!(
                 saga = %record.address,
@@ -223,6 +232,8 @@ impl Processor {
         }
         let state = self.owner.state(&record.address);
         self.tools.spans.record(&record, state, &effects);
+        let subject = &delivered.subject;
+        self.meter.folded(subject, &record, state, &effects, took);
     }
 
     /// Reads an entry; what cannot be read is said and kept: it stays in the journal.
@@ -247,6 +258,7 @@ impl Processor {
                     &reason.to_string(),
                 );
             drop(self.tools.publisher.publish(letter));
+            self.tools.settings.metrics.dead_letter("journal");
         };
         decode_entry(self.partition, delivered)
             .map_err(|reason| refuse(&reason))
@@ -494,7 +506,7 @@ async fn first_start(tools: &Tools, subject: &str) -> Option<Start> {
 }
 
 /// The local clock. It decides only when a timer is *published*; the fold goes by the journal's.
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Timestamp(since.map_or(0, |since| {
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)

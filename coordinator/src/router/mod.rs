@@ -179,10 +179,12 @@ impl Router {
         let letter = letter
             .with_message_id(format!("dead.{source}"))
             .with_dead_letter(&message.subject, source, reason);
-        matches!(
-            self.broker.publisher.publish(letter).await,
-            Published::Stored { .. }
-        )
+        let published = self.broker.publisher.publish(letter).await;
+        let is_kept = matches!(published, Published::Stored { .. });
+        if is_kept {
+            self.broker.metrics.dead_letter("event");
+        }
+        is_kept
     }
 }
 

@@ -7,6 +7,7 @@ mod examples;
 mod hostile;
 mod languages;
 mod maps;
+mod metrics;
 mod node;
 mod restarts;
 mod steps;
