@@ -23,12 +23,13 @@ pub(crate) struct LocalBroker {
 
 impl LocalBroker {
     /// Starts it with its data in `directory`, on `port`; if none is said, on the first of
-    /// `preferred` that is free, or any.
+    /// `preferred` that is free, or any. `configuration` is a file with further settings.
     pub(crate) fn start(
         directory: &Path,
         binary: Option<&Path>,
         port: Option<u16>,
         preferred: &[u16],
+        configuration: Option<&Path>,
     ) -> Result<Self, Trouble> {
         let binary = binary.map_or_else(find_binary, |path| Ok(path.to_owned()))?;
         let port = match port {
@@ -49,6 +50,11 @@ impl LocalBroker {
         let process = Command::new(&binary)
             .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
             .arg(directory.join("nats"))
+            .args(
+                configuration
+                    .iter()
+                    .flat_map(|file| [Path::new("-c"), file]),
+            )
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(errors)
@@ -131,7 +137,8 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
-fn any_port() -> Result<u16, Trouble> {
+/// A port that is free now.
+pub(crate) fn any_port() -> Result<u16, Trouble> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(Trouble::Write)?;
     Ok(listener.local_addr().map_err(Trouble::Write)?.port())
 }

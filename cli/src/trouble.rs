@@ -55,6 +55,8 @@ pub(crate) enum Trouble {
     DirectoryInUse { path: PathBuf },
     #[error("port {port} is taken")]
     PortTaken { port: u16 },
+    #[error("the measurement broke off: {0}")]
+    Bench(String),
     #[error("{what} could not be started: {reason}")]
     NotStarted { what: &'static str, reason: String },
     #[error("{what} ended by itself: {how}")]
@@ -66,6 +68,11 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
+    /// A measurement that broke off, and why.
+    pub(crate) fn bench(reason: impl std::fmt::Display) -> Self {
+        Self::Bench(reason.to_string())
+    }
+
     /// The exit code that goes with it.
     pub(crate) fn exit(&self) -> Exit {
         match self {
@@ -90,6 +97,7 @@ impl Trouble {
             | Self::PortTaken { .. } => Exit::Usage,
             Self::NotDeployable(_)
             | Self::Write(_)
+            | Self::Bench(_)
             | Self::NotStarted { .. }
             | Self::Ended { .. } => Exit::No,
             Self::TimedOut { .. } => Exit::Timeout,
@@ -146,6 +154,7 @@ impl Trouble {
             | Self::File { .. }
             | Self::NotTestable { .. }
             | Self::Write(_)
+            | Self::Bench(_)
             | Self::NotStarted { .. }
             | Self::Ended { log: None, .. } => return None,
         })

@@ -3,10 +3,14 @@
 //! Everything is parsed into the types of the contracts here, so that no command checks a name, a
 //! key or a status a second time.
 
+mod bench;
 mod help;
 mod operator;
 mod service;
 
+pub(crate) use bench::{
+    BenchArguments, BenchFloorArguments, BenchWorkerArguments, FloorPart, Sync,
+};
 pub(crate) use help::command;
 pub(crate) use operator::{
     CallbackArguments, CancelArguments, CheckArguments, DeadLettersArguments, DeadLettersCommand,
@@ -14,9 +18,7 @@ pub(crate) use operator::{
     PublishArguments, RetryArguments, RunArguments, SagaArguments, SignalArguments, StartArguments,
     TestArguments,
 };
-pub(crate) use service::{
-    BenchArguments, BenchWorkerArguments, CoordinatorArguments, DevArguments,
-};
+pub(crate) use service::{CoordinatorArguments, DevArguments};
 
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -150,11 +152,14 @@ pub(crate) enum Command {
     Dev(DevArguments),
     /// Run a coordinator until it is told to stop
     Coordinator(CoordinatorArguments),
-    /// Measure sagas per second, latency and CPU time, on a broker of its own
+    /// Measure sagas per second, latency and CPU time, and compare with the broker's own limit
     Bench(BenchArguments),
     /// The worker process of `bench`
     #[command(hide = true)]
     BenchWorker(BenchWorkerArguments),
+    /// A process of `bench --floor`
+    #[command(hide = true)]
+    BenchFloor(BenchFloorArguments),
     /// Check definitions, and report every mistake with its place
     Check(CheckArguments),
     /// Print the JSON Schema of definitions, for editors

@@ -231,7 +231,7 @@ fn status_parser() -> impl clap::builder::TypedValueParser<Value = SagaStatus> {
 }
 
 /// `30s`, `1m 30s`, `PT5M`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let expected = "expected a time such as 30s, 5m or 1h 30m";
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| expected.to_owned())?;
     Duration::try_from(parsed).map_err(|_| expected.to_owned())

@@ -1,6 +1,5 @@
 //! Arguments of the commands that keep running: `dev` and `coordinator`.
 
-use crate::bench::Workloads;
 use clap::Args;
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
 
@@ -47,35 +46,4 @@ pub(crate) struct CoordinatorArguments {
         hide_env_values = true
     )]
     pub(crate) metrics_listen: Option<SocketAddr>,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct BenchArguments {
-    /// What one saga does; several with commas between
-    #[arg(value_enum, value_delimiter = ',', default_value = "w3")]
-    pub(crate) workloads: Vec<Workloads>,
-    /// Sagas under way at a time; several levels with commas between
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,64")]
-    pub(crate) in_flight: Vec<usize>,
-    /// Sagas that are measured at each level; some seconds' worth if it is not said
-    #[arg(long, value_name = "N")]
-    pub(crate) sagas: Option<usize>,
-    /// Partitions of the installation that is measured
-    #[arg(long, value_name = "N", default_value = "4")]
-    pub(crate) partitions: NonZeroU16,
-    /// The nats-server program; looked for in PATH and .venv/bin if it is not said
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "DIRIGENT_NATS_SERVER",
-        hide_env_values = true
-    )]
-    pub(crate) nats_server: Option<PathBuf>,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct BenchWorkerArguments {
-    /// Commands of each task that it works on at a time
-    #[arg(long, value_name = "N")]
-    pub(crate) concurrency: usize,
 }

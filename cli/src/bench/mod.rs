@@ -1,89 +1,207 @@
 //! `bench`: what this machine does, measured as a user would meet it.
 //!
-//! The broker, the coordinator and the workers are processes of their own, so that the CPU time of each
-//! can be told apart; the load comes from this one. A saga's latency runs from the request that
-//! starts it to the arrival of its outcome.
+//! The broker, the coordinators and the workers are processes of their own, so that the CPU time of
+//! each can be told apart; the load comes from this one. Where the floor is measured too, the two take
+//! turns, so that a machine that is busy with other things is so for both.
 
+mod broker;
+mod floor;
+mod installation;
 mod load;
+mod measurement;
+mod page;
 mod process;
 mod report;
+mod startup;
+mod target;
 mod workload;
 
+pub(crate) use floor::floor;
+pub(crate) use workload::Workload;
+
 use crate::{
-    arguments::BenchArguments, connection::Connection, exit::Exit, local_broker::LocalBroker,
-    render, trouble::Trouble,
+    arguments::{BenchArguments, BrokerArguments},
+    connection::Connection,
+    exit::Exit,
+    render,
+    trouble::Trouble,
 };
-use dirigent_worker::Worker;
-use load::Load;
-use process::{Fleet, Stored};
-use report::{Measurement, Report};
-use workload::Workload;
+use installation::Installation;
+use load::{Keys, Pace};
+use measurement::{Figures, Measurement, Turns};
+use report::Report;
 
-pub(crate) use workload::Workload as Workloads;
-
-/// Starts everything, runs every workload at every level, and reports.
-pub(crate) async fn bench(arguments: &BenchArguments, is_json: bool) -> Result<Exit, Trouble> {
+/// Starts everything, measures every workload at every level, and reports.
+pub(crate) async fn bench(
+    broker: &BrokerArguments,
+    arguments: &BenchArguments,
+    is_json: bool,
+) -> Result<Exit, Trouble> {
+    if arguments.floor && arguments.workloads.iter().any(|it| it.floor().is_none()) {
+        return Err(Trouble::bench(
+            "m1000d, t and e have no floor: their messages are not a plain sequence or a fan",
+        ));
+    }
     let directory = tempfile::tempdir().map_err(Trouble::Write)?;
-    let mut broker = LocalBroker::start(
-        directory.path(),
-        arguments.nats_server.as_deref(),
-        None,
-        &[],
-    )?;
-    let connection = Connection {
-        client: broker.connect().await?,
-        url: broker.url(),
+    if arguments.startup {
+        let startup = startup::measure(arguments, directory.path()).await?;
+        render::print(&if is_json {
+            startup.json()?
+        } else {
+            startup.table()
+        })?;
+        return Ok(Exit::Done);
+    }
+    let mut session = Session {
+        dirigent: None,
+        floor: None,
+        keys: Keys::new(),
     };
-    let mut fleet = Fleet::start(&broker, arguments, directory.path())?;
-    fleet.wait_until_ready(&connection).await?;
-    let mut report = Report::default();
+    if !arguments.floor {
+        let installation = Installation::dirigent(broker, arguments, directory.path()).await?;
+        installation.prepare(arguments, &mut session.keys).await?;
+        session.dirigent = Some(installation);
+    }
+    if arguments.floor || arguments.compare_floor {
+        session.floor = Some(Installation::floor(arguments, directory.path()).await?);
+    }
+    let mut exit = Exit::Done;
+    let mut measurements = Vec::new();
     for workload in &arguments.workloads {
-        connection.ask(&workload.deployment()?).await?;
-        for in_flight in &arguments.in_flight {
-            let sagas = workload.sagas(*in_flight, arguments.sagas);
-            let load = Load {
-                connection: &connection,
-                workload: *workload,
-                in_flight: *in_flight,
-            };
-            // The first ones find cold caches and consumers that are not there yet.
-            load.run("warm", sagas.div_ceil(10)).await?;
-            let before = (fleet.usage(), Stored::read(&connection).await?);
-            let outcome = load.run("measured", sagas).await?;
-            let after = (fleet.usage(), Stored::read(&connection).await?);
-            let measurement = Measurement::new(*workload, *in_flight, &outcome, &before, &after);
-            if !is_json {
-                render::print(&measurement.line(report.is_empty()))?;
+        for pace in paces(arguments, *workload) {
+            let (measurement, is_well) = session.measure(arguments, *workload, pace).await?;
+            if !is_well {
+                exit = Exit::No;
             }
-            report.add(measurement);
+            measurements.push(measurement);
         }
     }
-    if is_json {
-        render::print(&report.json()?)?;
+    let report = session.report(arguments, measurements)?;
+    let text = if is_json {
+        report.json()?
+    } else {
+        report.tables()
+    };
+    render::print(&text)?;
+    if let Some(file) = &arguments.report {
+        std::fs::write(file, page::page(&report)?).map_err(Trouble::Write)?;
     }
-    drop(fleet);
-    broker.stop().await;
-    Ok(Exit::Done)
+    session.stop().await;
+    Ok(exit)
 }
 
 /// The worker process: every task of every workload, answered at once.
 pub(crate) async fn work(connection: Connection, concurrency: usize) -> Result<Exit, Trouble> {
-    let mut builder = Worker::builder(connection.client).concurrency(concurrency);
-    for (task, is_refused) in Workload::tasks() {
-        builder = builder.task(task, move |_, _: serde_json::Value| async move {
-            workload::answer(is_refused)
-        });
-    }
-    let not_started = |reason: String| Trouble::NotStarted {
-        what: "the worker",
-        reason,
-    };
-    let worker = builder
-        .build()
-        .map_err(|error| not_started(error.to_string()))?;
-    worker
-        .run_until_signal()
-        .await
-        .map_err(|error| not_started(error.to_string()))?;
+    let worker = installation::worker(&connection, concurrency)?;
+    worker.run_until_signal().await.map_err(Trouble::bench)?;
     Ok(Exit::Done)
+}
+
+/// The levels at which a workload is measured.
+fn paces(arguments: &BenchArguments, workload: Workload) -> Vec<Pace> {
+    let turns = usize::from(arguments.turns.get());
+    if let Some(rate) = arguments.rate {
+        return vec![Pace::Open {
+            rate: rate.get(),
+            duration: arguments.duration,
+        }];
+    }
+    let closed = |in_flight: usize| Pace::Closed {
+        in_flight,
+        sagas: arguments
+            .sagas
+            .unwrap_or_else(|| workload.sagas(in_flight))
+            .div_ceil(turns),
+    };
+    let levels = arguments.in_flight.iter();
+    levels.map(|level| closed(level.get())).collect()
+}
+
+/// The installations that are measured.
+struct Session {
+    dirigent: Option<Installation>,
+    floor: Option<Installation>,
+    keys: Keys,
+}
+
+impl Session {
+    /// Measures both in turns. Also whether every saga ended as it should.
+    async fn measure(
+        &mut self,
+        arguments: &BenchArguments,
+        workload: Workload,
+        pace: Pace,
+    ) -> Result<(Measurement, bool), Trouble> {
+        let mut all: [Option<Turns>; 2] = [None, None];
+        for turn in 0..arguments.turns.get() {
+            for (installation, turns) in [&self.dirigent, &self.floor].into_iter().zip(&mut all) {
+                let Some(installation) = installation.as_ref() else {
+                    continue;
+                };
+                if workload.floor().is_none() && installation.is_floor() {
+                    continue;
+                }
+                let target = &installation.target;
+                if turn == 0 {
+                    // The first ones find cold caches and consumers that are not there yet.
+                    load::run(target, workload, pace.warm_up(), &mut self.keys).await?;
+                }
+                let before = installation.account().await?;
+                let run = load::run(target, workload, pace, &mut self.keys).await?;
+                let after = installation.account().await?;
+                match turns {
+                    Some(turns) => turns.add(run, &before, &after)?,
+                    None => *turns = Some(Turns::new(run, &before, &after)),
+                }
+            }
+        }
+        let is_well = !all.iter().flatten().any(Turns::has_trouble);
+        let [dirigent, floor] = all.map(|turns| turns.map(|turns| turns.figures(workload)));
+        let measurement = Measurement::new(workload, pace, dirigent, floor);
+        render::say(&told(&measurement));
+        Ok((measurement, is_well))
+    }
+
+    fn report(
+        &self,
+        arguments: &BenchArguments,
+        measurements: Vec<Measurement>,
+    ) -> Result<Report, Trouble> {
+        let installation = self.dirigent.as_ref().or(self.floor.as_ref());
+        let installation = installation.ok_or_else(|| Trouble::bench("nothing was measured"))?;
+        Ok(Report {
+            version: env!("CARGO_PKG_VERSION"),
+            nats_server: installation.target.client().server_info().version,
+            partitions: installation.partitions,
+            coordinators: arguments.coordinators,
+            workers: arguments.workers,
+            replicas: arguments.replicas,
+            sync: arguments.sync,
+            live: arguments.live,
+            finished: arguments.finished,
+            measurements,
+        })
+    }
+
+    async fn stop(self) {
+        for installation in [self.dirigent, self.floor].into_iter().flatten() {
+            installation.stop().await;
+        }
+    }
+}
+
+/// One line while it goes on.
+fn told(measurement: &Measurement) -> String {
+    let rate = |of: &Option<Figures>| {
+        of.as_ref()
+            .map(|figures| format!(" {:.0} sagas/s", figures.sagas_per_second))
+    };
+    let floor = rate(&measurement.floor).map(|rate| format!(" floor{rate}"));
+    format!(
+        "{} at {}:{}{}\n",
+        measurement.workload.word(),
+        measurement.load,
+        rate(&measurement.dirigent).unwrap_or_default(),
+        floor.unwrap_or_default()
+    )
 }

@@ -1,151 +1,153 @@
 //! The processes that are measured, and what they use.
 
-use super::workload::Workload;
-use crate::{
-    arguments::BenchArguments, connection::Connection, local_broker::LocalBroker, trouble::Trouble,
+use super::broker::Broker;
+use crate::trouble::Trouble;
+use std::{fs::File, path::Path, process::Stdio, time::Duration};
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, Signal, System};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
 };
-use dirigent_contracts::{api::StatusRequest, subject};
-use futures::StreamExt as _;
-use std::{
-    fs::File,
-    path::Path,
-    process::Stdio,
-    time::{Duration, Instant},
-};
-use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
-use tokio::process::{Child, Command};
 
-/// How long the coordinator may take until it owns all partitions.
+/// How long a process may take until it says that it is ready.
 const READY_TIME: Duration = Duration::from_secs(20);
+/// How long a process may take to leave.
+const LEAVE_TIME: Duration = Duration::from_secs(15);
+/// What a process of the floor writes when it is ready.
+pub(super) const READY: &str = "ready";
 
 /// What a process has used.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Usage {
+    /// What it is: `broker`, `coordinator`, `worker` or `load`; with a number if there are several.
+    pub(super) name: String,
     pub(super) cpu: Duration,
     pub(super) resident_bytes: u64,
+    /// Bytes that it had the operating system write.
+    pub(super) written_bytes: u64,
 }
 
-/// Broker, coordinator, workers and the load itself. Ends what it started when it is dropped.
+/// Broker, coordinators, workers and the load itself. Ends what it started when it is dropped.
 pub(super) struct Fleet {
-    processes: Vec<(&'static str, Pid)>,
-    _children: Vec<Child>,
+    measured: Vec<(String, Pid)>,
+    children: Vec<Child>,
+}
+
+/// Processes that do the same: what they are called, how many, and their command line.
+pub(super) struct Crew {
+    pub(super) name: &'static str,
+    pub(super) count: u16,
+    pub(super) line: Vec<String>,
 }
 
 impl Fleet {
-    pub(super) fn start(
-        broker: &LocalBroker,
-        arguments: &BenchArguments,
-        directory: &Path,
-    ) -> Result<Self, Trouble> {
-        let partitions = arguments.partitions.to_string();
-        let concurrency = arguments.in_flight.iter().max().copied().unwrap_or(1);
-        let concurrency = (concurrency * Workload::P10.steps()).min(1_000).to_string();
-        let coordinator: &[&str] = &["coordinator", "--partitions", &partitions];
-        let worker: &[&str] = &["bench-worker", "--concurrency", &concurrency];
-        let mut children = Vec::new();
-        let mut processes = vec![("nats-server", broker.id())];
-        for (name, line) in [("coordinator", coordinator), ("worker", worker)] {
-            let child = spawn(name, line, &broker.url(), directory)?;
-            processes.push((name, child.id()));
-            children.push(child);
+    /// Measures the broker and this process.
+    pub(super) fn new(broker: &Broker) -> Self {
+        let mut fleet = Self {
+            measured: vec![("load".to_owned(), Pid::from_u32(std::process::id()))],
+            children: Vec::new(),
+        };
+        let servers = broker.ids();
+        for (number, id) in (1..).zip(&servers) {
+            let name = numbered("broker", number, servers.len());
+            fleet.measured.push((name, Pid::from_u32(*id)));
         }
-        processes.push(("load", Some(std::process::id())));
-        Ok(Self {
-            processes: processes
-                .into_iter()
-                .filter_map(|(name, id)| Some((name, Pid::from_u32(id?))))
-                .collect(),
-            _children: children,
-        })
+        fleet
     }
 
-    pub(super) async fn wait_until_ready(
+    /// Starts the processes of a crew. Their logs go to `directory`.
+    pub(super) fn hire(
         &mut self,
-        connection: &Connection,
+        crew: &Crew,
+        broker: &Broker,
+        directory: &Path,
     ) -> Result<(), Trouble> {
-        let began = Instant::now();
-        loop {
-            let last = match connection.ask(&StatusRequest {}).await {
-                Ok(status) if status.owners.iter().all(|owner| !owner.is_empty()) => return Ok(()),
-                Ok(_) => None,
-                Err(trouble) => Some(trouble),
-            };
-            if began.elapsed() > READY_TIME {
-                return Err(last.unwrap_or(Trouble::NotStarted {
-                    what: "the coordinator",
-                    reason: "it does not own its partitions".to_owned(),
-                }));
+        for number in 1..=crew.count {
+            let name = numbered(crew.name, number, usize::from(crew.count));
+            let child = spawn(crew, &name, broker, directory)?;
+            if let Some(id) = child.id() {
+                self.measured.push((name, Pid::from_u32(id)));
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.children.push(child);
         }
+        Ok(())
+    }
+
+    /// Waits until each has said that it is ready.
+    pub(super) async fn hear_ready(&mut self) -> Result<(), Trouble> {
+        for child in &mut self.children {
+            let Some(out) = child.stdout.take() else {
+                continue;
+            };
+            let mut lines = BufReader::new(out).lines();
+            let line = tokio::time::timeout(READY_TIME, lines.next_line()).await;
+            match line {
+                Ok(Ok(Some(line))) if line == READY => {}
+                Ok(Err(error)) => return Err(Trouble::bench(error)),
+                _ => return Err(Trouble::bench("a process of the floor did not get ready")),
+            }
+        }
+        Ok(())
     }
 
     /// What each process has used so far.
-    pub(super) fn usage(&self) -> Vec<(&'static str, Usage)> {
+    pub(super) fn usage(&self) -> Vec<Usage> {
         let mut system = System::new();
-        let ids: Vec<Pid> = self.processes.iter().map(|(_, id)| *id).collect();
-        let what = ProcessRefreshKind::nothing().with_cpu().with_memory();
+        let ids: Vec<Pid> = self.measured.iter().map(|(_, id)| *id).collect();
+        let what = ProcessRefreshKind::nothing()
+            .with_cpu()
+            .with_memory()
+            .with_disk_usage();
         system.refresh_processes_specifics(ProcessesToUpdate::Some(&ids), false, what);
-        let usage = |id: &Pid| {
-            system
-                .process(*id)
-                .map_or_else(Usage::default, |process| Usage {
+        self.measured
+            .iter()
+            .filter_map(|(name, id)| {
+                let process = system.process(*id)?;
+                Some(Usage {
+                    name: name.clone(),
                     cpu: Duration::from_millis(process.accumulated_cpu_time()),
                     resident_bytes: process.memory(),
+                    written_bytes: process.disk_usage().total_written_bytes,
                 })
-        };
-        self.processes
-            .iter()
-            .map(|(name, id)| (*name, usage(id)))
+            })
             .collect()
+    }
+
+    /// Lets every process leave in order.
+    pub(super) async fn stop(self) {
+        let system = System::new_all();
+        for mut child in self.children {
+            let process = child.id().and_then(|id| system.process(Pid::from_u32(id)));
+            if let Some(process) = process {
+                process.kill_with(Signal::Term);
+            }
+            // Who does not leave is killed when it is dropped.
+            let _ = tokio::time::timeout(LEAVE_TIME, child.wait()).await;
+        }
     }
 }
 
-fn spawn(name: &'static str, line: &[&str], url: &str, directory: &Path) -> Result<Child, Trouble> {
+fn numbered(name: &str, number: u16, count: usize) -> String {
+    if count == 1 {
+        name.to_owned()
+    } else {
+        format!("{name}-{number}")
+    }
+}
+
+fn spawn(crew: &Crew, name: &str, broker: &Broker, directory: &Path) -> Result<Child, Trouble> {
     let not_started = |error: std::io::Error| Trouble::NotStarted {
-        what: name,
+        what: crew.name,
         reason: error.to_string(),
     };
     let log = File::create(directory.join(format!("{name}.log"))).map_err(not_started)?;
     Command::new(std::env::current_exe().map_err(not_started)?)
-        .args(line)
-        .env("NATS_URL", url)
+        .args(&crew.line)
+        .envs(broker.environment.iter().cloned())
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(log)
         .kill_on_drop(true)
         .spawn()
         .map_err(not_started)
-}
-
-/// What the broker has stored so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Stored {
-    /// Messages that were ever stored in our streams, snapshots aside.
-    pub(super) messages: u64,
-    /// Snapshots that were ever written.
-    pub(super) snapshots: u64,
-    /// Bytes that our streams hold now.
-    pub(super) bytes: u64,
-}
-
-impl Stored {
-    pub(super) async fn read(connection: &Connection) -> Result<Self, Trouble> {
-        let context = async_nats::jetstream::new(connection.client.clone());
-        let mut streams = context.streams();
-        let mut stored = Self::default();
-        while let Some(stream) = streams.next().await {
-            let stream = stream.map_err(|error| Trouble::StrangeAnswer {
-                operation: "streams",
-                reason: error.to_string(),
-            })?;
-            stored.bytes += stream.state.bytes;
-            if stream.config.name == format!("KV_{}", subject::SAGAS_BUCKET) {
-                stored.snapshots += stream.state.last_sequence;
-            } else if !stream.config.name.starts_with("KV_") {
-                stored.messages += stream.state.last_sequence;
-            }
-        }
-        Ok(stored)
-    }
 }

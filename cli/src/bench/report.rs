@@ -1,141 +1,149 @@
-//! The figures, as lines for people and as JSON for programs.
+//! The figures as tables for people, and as JSON for programs.
 
-use super::{
-    load::Outcome,
-    process::{Stored, Usage},
-    workload::Workload,
-};
-use crate::trouble::Trouble;
+use super::measurement::{Figures, Measurement, Ratio};
+use crate::{arguments::Sync, render, trouble::Trouble};
+use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
-type Snapshot = (Vec<(&'static str, Usage)>, Stored);
+/// The roles of processes, in the order of their columns.
+const ROLES: [&str; 4] = ["broker", "coordinator", "worker", "load"];
 
-/// One workload at one level.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Measurement {
-    workload: Workload,
-    in_flight: usize,
-    sagas: usize,
-    sagas_per_second: f64,
-    steps_per_second: f64,
-    latency_ms: Latency,
-    /// CPU seconds per 1,000 sagas, of each process.
-    cpu: BTreeMap<&'static str, f64>,
-    resident_mib: BTreeMap<&'static str, f64>,
-    /// JetStream messages per saga, without snapshots.
-    messages: f64,
-    snapshots: f64,
-    bytes: f64,
-}
-
-/// From the request that starts a saga to the arrival of its outcome.
-#[derive(Clone, Debug, Serialize)]
-struct Latency {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    max: f64,
-}
-
-impl Measurement {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "figures for people: 53 bits are plenty"
-    )]
-    pub(super) fn new(
-        workload: Workload,
-        in_flight: usize,
-        outcome: &Outcome,
-        before: &Snapshot,
-        after: &Snapshot,
-    ) -> Self {
-        let sagas = outcome.sagas as f64;
-        let per_second = sagas / outcome.elapsed.as_secs_f64();
-        let milliseconds = |quantile| outcome.latencies.value_at_quantile(quantile) as f64 / 1e3;
-        let used = before.0.iter().zip(&after.0);
-        let per_saga = |before: u64, after: u64| after.saturating_sub(before) as f64 / sagas;
-        Self {
-            workload,
-            in_flight,
-            sagas: outcome.sagas,
-            sagas_per_second: per_second,
-            steps_per_second: per_second * workload.steps() as f64,
-            latency_ms: Latency {
-                p50: milliseconds(0.5),
-                p90: milliseconds(0.9),
-                p99: milliseconds(0.99),
-                max: milliseconds(1.0),
-            },
-            cpu: used
-                .map(|((name, before), (_, after))| {
-                    let cpu = after.cpu.saturating_sub(before.cpu);
-                    (*name, cpu.as_secs_f64() / sagas * 1e3)
-                })
-                .collect(),
-            resident_mib: after
-                .0
-                .iter()
-                .map(|(name, usage)| (*name, usage.resident_bytes as f64 / 1_048_576.0))
-                .collect(),
-            messages: per_saga(before.1.messages, after.1.messages),
-            snapshots: per_saga(before.1.snapshots, after.1.snapshots),
-            bytes: per_saga(before.1.bytes, after.1.bytes),
-        }
-    }
-
-    /// One line; the first one under a heading.
-    pub(super) fn line(&self, is_first: bool) -> String {
-        let mut text = String::new();
-        if is_first {
-            text += "workload  in flight   sagas/s   steps/s   p50 ms   p90 ms   p99 ms   max ms  \
-                     messages  snapshots   bytes  CPU s per 1,000 sagas\n";
-        }
-        let total: f64 = self.cpu.values().sum();
-        let each: Vec<String> = self
-            .cpu
-            .iter()
-            .map(|(name, cpu)| format!("{name} {cpu:.3}"))
-            .collect();
-        let name = format!("{:?}", self.workload);
-        text += &format!(
-            "{name:<8} {:>10} {:>9.0} {:>9.0} {:>8.2} {:>8.2} {:>8.2} {:>8.2} {:>9.2} {:>10.2} {:>7.0}  {total:.3} ({})\n",
-            self.in_flight,
-            self.sagas_per_second,
-            self.steps_per_second,
-            self.latency_ms.p50,
-            self.latency_ms.p90,
-            self.latency_ms.p99,
-            self.latency_ms.max,
-            self.messages,
-            self.snapshots,
-            self.bytes,
-            each.join(", "),
-        );
-        text
-    }
-}
-
-/// All of them.
-#[derive(Debug, Default, Serialize)]
+/// All measurements, and what they were made with.
+#[derive(Debug, Serialize)]
 pub(super) struct Report {
-    version: &'static str,
-    measurements: Vec<Measurement>,
+    pub(super) version: &'static str,
+    pub(super) nats_server: String,
+    pub(super) partitions: u16,
+    pub(super) coordinators: u16,
+    pub(super) workers: u16,
+    pub(super) replicas: u8,
+    pub(super) sync: Sync,
+    pub(super) live: usize,
+    pub(super) finished: usize,
+    pub(super) measurements: Vec<Measurement>,
 }
 
 impl Report {
-    pub(super) fn is_empty(&self) -> bool {
-        self.measurements.is_empty()
-    }
-
-    pub(super) fn add(&mut self, measurement: Measurement) {
-        self.version = env!("CARGO_PKG_VERSION");
-        self.measurements.push(measurement);
-    }
-
     pub(super) fn json(&self) -> Result<String, Trouble> {
-        let text =
-            serde_json::to_string_pretty(self).map_err(|error| Trouble::Write(error.into()))?;
+        let text = serde_json::to_string_pretty(self).map_err(Trouble::bench)?;
         Ok(text + "\n")
     }
+
+    /// Two tables: what users see, and what it costs. Below them, what went wrong.
+    pub(super) fn tables(&self) -> String {
+        let mut speed = render::table(&[
+            "workload", "load", "of", "sagas/s", "steps/s", "p50 ms", "p90 ms", "p99 ms", "max ms",
+        ]);
+        let mut cost = render::table(&[
+            "workload",
+            "load",
+            "of",
+            "messages",
+            "snapshots",
+            "bytes",
+            "written",
+            "CPU s/1,000",
+            ROLES[0],
+            ROLES[1],
+            ROLES[2],
+            ROLES[3],
+            "MiB",
+            ROLES[0],
+            ROLES[1],
+            ROLES[2],
+            ROLES[3],
+        ]);
+        let mut remarks = String::new();
+        for measurement in &self.measurements {
+            let name = measurement.workload.word().to_owned();
+            let load = measurement.load.to_string();
+            let dirigent = measurement.dirigent.iter().map(|it| ("dirigent", it));
+            for (of, figures) in dirigent.chain(measurement.floor.iter().map(|it| ("floor", it))) {
+                let head = [name.clone(), load.clone(), of.to_owned()];
+                add(&mut speed, &head, speed_cells(figures));
+                add(&mut cost, &head, cost_cells(figures));
+                remarks += &remark(&head, figures);
+            }
+            if let Some(ratio) = &measurement.ratio {
+                let head = [name, load, "ratio".to_owned()];
+                add(&mut speed, &head, speed_ratios(ratio));
+                add(&mut cost, &head, cost_ratios(ratio));
+            }
+        }
+        for table in [&mut speed, &mut cost] {
+            for column in table.column_iter_mut().skip(1) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let tables = [&speed, &cost].map(render::lines);
+        format!("{}\n{}{remarks}", tables[0], tables[1])
+    }
+}
+
+fn add(table: &mut Table, head: &[String], cells: Vec<String>) {
+    table.add_row(head.iter().cloned().chain(cells).map(Cell::new));
+}
+
+fn speed_cells(figures: &Figures) -> Vec<String> {
+    let latency = figures.latency_ms;
+    let milliseconds = [latency.p50, latency.p90, latency.p99, latency.max];
+    [figures.sagas_per_second, figures.steps_per_second]
+        .map(|rate| format!("{rate:.0}"))
+        .into_iter()
+        .chain(milliseconds.map(|time| format!("{time:.2}")))
+        .collect()
+}
+
+fn speed_ratios(ratio: &Ratio) -> Vec<String> {
+    let rate = format!("{:.2}", ratio.sagas_per_second);
+    [rate.clone(), rate]
+        .into_iter()
+        .chain([ratio.p50, ratio.p90, ratio.p99, ratio.max].map(|it| format!("{it:.2}")))
+        .collect()
+}
+
+fn cost_cells(figures: &Figures) -> Vec<String> {
+    let mut cells = vec![
+        format!("{:.2}", figures.messages),
+        format!("{:.2}", figures.snapshots),
+        format!("{:.0}", figures.bytes),
+        format!("{:.0}", figures.written),
+        format!("{:.3}", figures.cpu_seconds),
+    ];
+    let told = |figure: Option<f64>, decimals: usize| {
+        figure.map_or_else(String::new, |figure| format!("{figure:.decimals$}"))
+    };
+    cells.extend(ROLES.map(|role| told(figures.cpu_of(role), 3)));
+    cells.push(String::new());
+    cells.extend(ROLES.map(|role| told(figures.resident_of(role), 0)));
+    cells
+}
+
+fn cost_ratios(ratio: &Ratio) -> Vec<String> {
+    vec![
+        format!("{:.2}", ratio.messages),
+        String::new(),
+        format!("{:.2}", ratio.bytes),
+        format!("{:.2}", ratio.written),
+        format!("{:.2}", ratio.cpu_seconds),
+    ]
+}
+
+/// What did not go as it should, if anything.
+fn remark(head: &[String], figures: &Figures) -> String {
+    let counts = [
+        (figures.astray, "ended in another way than they should"),
+        (figures.unfinished, "did not end"),
+        (figures.refused, "starts were refused"),
+        (figures.left_out, "starts were left out: too many under way"),
+    ];
+    let told: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    if told.is_empty() {
+        return String::new();
+    }
+    format!("{}: {}\n", head.join(" "), told.join(", "))
 }

@@ -33,6 +33,7 @@ pub(super) async fn dev(arguments: &DevArguments) -> Result<Exit, Trouble> {
         arguments.nats_server.as_deref(),
         arguments.port,
         &[PREFERRED_PORT],
+        None,
     )?;
     let (client, url) = (broker.connect().await?, broker.url());
     let not_started = |reason: String| Trouble::NotStarted {

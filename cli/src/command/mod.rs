@@ -27,11 +27,15 @@ pub(crate) async fn perform(
     match command {
         Command::Dev(arguments) => dev::dev(&arguments).await,
         Command::Bench(arguments) => {
-            crate::bench::bench(&arguments, view.output == Output::Json).await
+            crate::bench::bench(broker, &arguments, view.output == Output::Json).await
         }
         Command::BenchWorker(arguments) => {
             let connection = Connection::open(broker, "bench-worker").await?;
             crate::bench::work(connection, arguments.concurrency).await
+        }
+        Command::BenchFloor(arguments) => {
+            let connection = Connection::open(broker, "bench-floor").await?;
+            crate::bench::floor(connection, &arguments).await
         }
         Command::Coordinator(arguments) => {
             let connection = Connection::open(broker, "coordinator").await?;

@@ -55,12 +55,12 @@ pub(crate) fn trouble(trouble: &Trouble) {
     if let Some(help) = trouble.help() {
         text += &format!("{ADVICE}help:{ADVICE:#} {help}\n");
     }
-    complain(&text);
+    say(&text);
 }
 
 /// Writes to stderr what is wrong with a definition, each problem with an excerpt.
 pub(crate) fn report(report: &Report) {
-    complain(&excerpts(report));
+    say(&excerpts(report));
 }
 
 fn excerpts(report: &Report) -> String {
@@ -72,13 +72,14 @@ fn excerpts(report: &Report) -> String {
     text + "\n"
 }
 
-fn complain(text: &str) {
+/// Writes to stderr, for people, what is going on.
+pub(crate) fn say(text: &str) {
     // Whoever closed stderr does not want to know.
     let _ = AutoStream::auto(io::stderr().lock()).write_all(text.as_bytes());
 }
 
 /// A table without lines. Its cells are coloured always: `print` knows better who reads.
-fn table(header: &[&str]) -> Table {
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -93,7 +94,7 @@ fn table(header: &[&str]) -> Table {
 }
 
 /// The table's lines, without the spaces that fill them up.
-fn lines(table: &Table) -> String {
+pub(crate) fn lines(table: &Table) -> String {
     table
         .lines()
         .map(|line| line.trim_end().to_owned() + "\n")
