@@ -17,6 +17,8 @@ pub const EVENTS_STREAM: &str = "DIRIGENT_EVENTS";
 pub const INBOX_STREAM: &str = "DIRIGENT_INBOX";
 /// Stream of what could not be understood, kept for an operator.
 pub const DEAD_LETTERS_STREAM: &str = "DIRIGENT_DEAD_LETTERS";
+/// Stream of the broker's advisories on commands that were delivered too often.
+pub const ADVISORIES_STREAM: &str = "DIRIGENT_ADVISORIES";
 /// Bucket of live saga snapshots.
 pub const SAGAS_BUCKET: &str = "dirigent-sagas";
 /// Bucket of definitions.
@@ -258,6 +260,12 @@ pub fn parse_snapshot_key(text: &str) -> Result<(PartitionId, SagaAddress), Subj
         what: "snapshot",
         expected: "<p>.<definition>.<key>",
     })
+}
+
+/// Key of a partition's checkpoint in the same bucket: `<p>.checkpoint`.
+#[must_use]
+pub fn checkpoint_key(partition: PartitionId) -> String {
+    format!("{partition}.checkpoint")
 }
 
 /// Subject of a dead letter: `dirigent.dead.<reason>`.

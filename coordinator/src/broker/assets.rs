@@ -53,7 +53,7 @@ pub(super) async fn prepare(
     context: &Context,
     settings: &Settings,
 ) -> Result<Assets, BrokerError> {
-    if !client.is_server_compatible(2, 12, 0) {
+    if !is_new_enough(client) {
         let found = client.server_info().version;
         return Err(BrokerError::TooOld {
             found,
@@ -112,8 +112,15 @@ pub(super) async fn prepare(
     })
 }
 
+/// Whether the server is one that will do.
+#[must_use]
+pub fn is_new_enough(client: &Client) -> bool {
+    client.is_server_compatible(2, 12, 0)
+}
+
 /// The streams of an installation.
-fn streams(partitions: u16, settings: &Settings) -> Vec<Config> {
+#[must_use]
+pub fn streams(partitions: u16, settings: &Settings) -> Vec<Config> {
     let base = |name: String, filter: String, description: &str| Config {
         name,
         subjects: vec![filter],
@@ -205,7 +212,10 @@ pub(crate) async fn ensure_stream_exists(
 }
 
 /// Whether a stream that is there will do.
-fn check(found: &Config, wanted: &Config) -> Result<(), BrokerError> {
+///
+/// # Errors
+/// What is wrong with it, and what to do, as [`BrokerError::Unfit`].
+pub fn check(found: &Config, wanted: &Config) -> Result<(), BrokerError> {
     let unfit = |problem: String, remedy: &str| {
         Err(BrokerError::Unfit {
             stream: found.name.clone(),

@@ -13,6 +13,7 @@ use async_nats::{
             DeliverPolicy, ReplayPolicy,
             pull::{Ordered, OrderedConfig},
         },
+        stream::{LastRawMessageErrorKind, Stream},
     },
 };
 use bytes::Bytes;
@@ -103,7 +104,7 @@ impl JournalReader {
                  than the coordinators' absence"
             );
         }
-        let end = JournalSeq(state.last_sequence);
+        let end = last_entry(&stream, partition).await?;
         let (sender, entries) = mpsc::channel(READ_AHEAD);
         let task = tokio::spawn(read(context, name, from.0, sender));
         Ok(Self { entries, end, task })
@@ -123,6 +124,20 @@ impl JournalReader {
 impl Drop for JournalReader {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// The last entry that is there. The stream counts on past entries that were removed behind it, as a
+/// restore does; nobody would ever read those.
+async fn last_entry(stream: &Stream, partition: PartitionId) -> Result<JournalSeq, BrokerError> {
+    let filter = subject::journal_filter(partition);
+    match stream.get_last_raw_message_by_subject(&filter).await {
+        Ok(message) => Ok(JournalSeq(message.sequence)),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(JournalSeq(0)),
+        Err(error) => Err(BrokerError::request(
+            format!("the end of {}", subject::journal_stream(partition)),
+            &error,
+        )),
     }
 }
 

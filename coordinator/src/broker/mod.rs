@@ -11,6 +11,8 @@ pub(crate) mod objects;
 pub(crate) mod publisher;
 pub(crate) mod snapshots;
 
+pub use assets::{check, is_new_enough, streams};
+
 use crate::{metrics::Metrics, settings::Settings};
 use async_nats::{
     Client,

@@ -119,7 +119,7 @@ impl Snapshots {
             listing::for_each(&self.context, &stream, &filter, policy, |message| {
                 is_current |= message.seq >= fence.revision;
                 let key = message.subject.strip_prefix(&prefix).unwrap_or_default();
-                if key == checkpoint_key(partition) {
+                if key == subject::checkpoint_key(partition) {
                     checkpoint = Some(read_checkpoint(key, &message.body)?);
                 } else if key != owner_key(partition) && !message.is_removal {
                     snapshots.push(Snapshot {
@@ -183,7 +183,7 @@ impl Snapshots {
         fence: Fence,
         seq: JournalSeq,
     ) -> Result<(), SaveError> {
-        let key = checkpoint_key(fence.partition);
+        let key = subject::checkpoint_key(fence.partition);
         let body = seq.to_string().into();
         self.write("checkpoint", fence, &key, HeaderMap::new(), body)
             .await
@@ -293,10 +293,6 @@ impl Snapshots {
 
 fn owner_key(partition: PartitionId) -> String {
     format!("{partition}.owner")
-}
-
-fn checkpoint_key(partition: PartitionId) -> String {
-    format!("{partition}.checkpoint")
 }
 
 fn read_checkpoint(key: &str, body: &[u8]) -> Result<JournalSeq, BrokerError> {

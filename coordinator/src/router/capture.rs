@@ -11,7 +11,7 @@ use crate::{
 };
 use async_nats::jetstream::{
     Context,
-    consumer::{AckPolicy, DeliverPolicy, pull},
+    consumer::{self, AckPolicy, DeliverPolicy, IntoConsumerConfig as _, pull},
     stream::{Config, DiscardPolicy, StorageType},
 };
 use dirigent_contracts::subject;
@@ -170,28 +170,25 @@ impl Captures {
             .await
             .map_err(|error| failed(&error))?;
         let existing = handle.consumer_info(subject::ROUTER_CONSUMER).await.ok();
-        let mut filters = existing.map_or_else(Vec::new, |info| {
-            let single = Some(info.config.filter_subject).filter(|filter| !filter.is_empty());
-            info.config
-                .filter_subjects
-                .into_iter()
-                .chain(single)
-                .collect()
-        });
-        if filters.iter().any(|filter| matches(filter, subject)) {
-            return Ok(());
-        }
-        filters.push(subject.to_owned());
-        let config = pull::Config {
-            durable_name: Some(subject::ROUTER_CONSUMER.to_owned()),
-            description: Some("Starts and continues sagas".to_owned()),
-            filter_subjects: without_subsumed(filters),
-            // Events from now on; of those from before nobody knew what to do.
-            deliver_policy: DeliverPolicy::New,
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: ACK_WAIT,
-            max_ack_pending: MOST_PENDING,
-            ..pull::Config::default()
+        let config = match existing {
+            Some(info) => {
+                let Some(config) = with_filter(info.config, subject) else {
+                    return Ok(());
+                };
+                config
+            }
+            None => pull::Config {
+                durable_name: Some(subject::ROUTER_CONSUMER.to_owned()),
+                description: Some("Starts and continues sagas".to_owned()),
+                filter_subjects: vec![subject.to_owned()],
+                // Events from now on; of those from before nobody knew what to do.
+                deliver_policy: DeliverPolicy::New,
+                ack_policy: AckPolicy::Explicit,
+                ack_wait: ACK_WAIT,
+                max_ack_pending: MOST_PENDING,
+                ..pull::Config::default()
+            }
+            .into_consumer_config(),
         };
         handle
             .create_consumer(config)
@@ -199,4 +196,18 @@ impl Captures {
             .map_err(|error| failed(&error))?;
         Ok(())
     }
+}
+
+/// The configuration of a consumer that also delivers the subject, everything else as it is: where it
+/// began cannot be changed, and is another place after a restore. `None` if it delivers it already.
+fn with_filter(mut config: consumer::Config, subject: &str) -> Option<consumer::Config> {
+    let mut filters = std::mem::take(&mut config.filter_subjects);
+    let single = std::mem::take(&mut config.filter_subject);
+    filters.extend(Some(single).filter(|filter| !filter.is_empty()));
+    if filters.iter().any(|filter| matches(filter, subject)) {
+        return None;
+    }
+    filters.push(subject.to_owned());
+    config.filter_subjects = without_subsumed(filters);
+    Some(config)
 }

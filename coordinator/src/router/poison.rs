@@ -14,8 +14,6 @@ use serde::Deserialize;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Stream of the broker's advisories.
-const ADVISORIES_STREAM: &str = "DIRIGENT_ADVISORIES";
 /// How long they are kept.
 const RETENTION: Duration = Duration::from_hours(7 * 24);
 
@@ -34,7 +32,7 @@ pub(super) async fn listen(broker: Broker, captures: Captures, stop: Cancellatio
     );
     loop {
         let config = Config {
-            name: ADVISORIES_STREAM.to_owned(),
+            name: subject::ADVISORIES_STREAM.to_owned(),
             subjects: vec![subject.clone()],
             description: Some("Commands that were delivered too often".to_owned()),
             max_age: RETENTION,
@@ -42,7 +40,7 @@ pub(super) async fn listen(broker: Broker, captures: Captures, stop: Cancellatio
         };
         let prepared = async {
             assets::ensure_stream_exists(&broker.context, config).await?;
-            captures.listen(ADVISORIES_STREAM, &subject).await
+            captures.listen(subject::ADVISORIES_STREAM, &subject).await
         };
         match prepared.await {
             Ok(()) => break,
@@ -60,7 +58,7 @@ pub(super) async fn listen(broker: Broker, captures: Captures, stop: Cancellatio
         let broker = broker.clone();
         async move { take(&broker, message).await }
     };
-    listener::listen(context, ADVISORIES_STREAM.to_owned(), stop, act).await;
+    listener::listen(context, subject::ADVISORIES_STREAM.to_owned(), stop, act).await;
 }
 
 async fn take(broker: &Broker, message: jetstream::Message) -> bool {
