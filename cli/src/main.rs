@@ -1,9 +1,11 @@
 //! `dirigent`: one binary for the developer, the operator, and the coordinator itself.
 
 mod arguments;
+mod backup;
 mod bench;
 mod command;
 mod connection;
+mod doctor;
 mod exit;
 mod input;
 mod local_broker;

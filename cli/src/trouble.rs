@@ -30,6 +30,24 @@ pub(crate) enum Trouble {
     Refused { code: ErrorCode, message: String },
     #[error("cannot read {path}: {source}")]
     File { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}: {source}")]
+    FileNotWritten { path: PathBuf, source: io::Error },
+    #[error("{path} exists already")]
+    FileExists { path: PathBuf },
+    #[error("{path} cannot be restored: {reason}")]
+    NoArchive { path: PathBuf, reason: String },
+    #[error("there is no installation on {url}")]
+    NoInstallation { url: String },
+    #[error("{what} cannot be copied: {reason}")]
+    NotCopied { what: String, reason: String },
+    #[error("{what} cannot be examined: {reason}")]
+    NotExamined { what: String, reason: String },
+    #[error("the broker at {url} is not empty: it has {streams}")]
+    NotEmpty { url: String, streams: String },
+    #[error("a coordinator is running on {url}")]
+    Conducted { url: String },
+    #[error("nothing was restored: {reason}")]
+    NotRestored { reason: String, left: String },
     #[error("{origin} is not JSON: {reason}")]
     NotJson { origin: String, reason: String },
     #[error("{path} gives no name for a definition: {reason}")]
@@ -81,7 +99,8 @@ impl Trouble {
             | Self::NoCoordinator { .. }
             | Self::NoAnswer { .. }
             | Self::StrangeAnswer { .. } => Exit::Unreachable,
-            Self::NotKept { .. } => Exit::NotFound,
+            Self::NotKept { .. } | Self::NoInstallation { .. } => Exit::NotFound,
+            Self::NotEmpty { .. } | Self::Conducted { .. } => Exit::Conflict,
             Self::Refused { code, .. } => match code {
                 ErrorCode::NotFound => Exit::NotFound,
                 ErrorCode::Conflict => Exit::Conflict,
@@ -89,6 +108,9 @@ impl Trouble {
                 ErrorCode::Unavailable => Exit::Unreachable,
             },
             Self::File { .. }
+            | Self::FileNotWritten { .. }
+            | Self::FileExists { .. }
+            | Self::NoArchive { .. }
             | Self::NotJson { .. }
             | Self::NotTestable { .. }
             | Self::NoName { .. }
@@ -99,6 +121,9 @@ impl Trouble {
             | Self::Write(_)
             | Self::Bench(_)
             | Self::NotStarted { .. }
+            | Self::NotCopied { .. }
+            | Self::NotRestored { .. }
+            | Self::NotExamined { .. }
             | Self::Ended { .. } => Exit::No,
             Self::TimedOut { .. } => Exit::Timeout,
         }
@@ -137,6 +162,19 @@ impl Trouble {
                  lists those that there are"
                     .into()
             }
+            Self::FileExists { .. } => "give the backup another name: none is overwritten".into(),
+            Self::NoInstallation { .. } => {
+                "it is created by the first coordinator that starts".into()
+            }
+            Self::NotEmpty { .. } => "restore into an empty broker or NATS account, or remove \
+                 these streams first with `nats stream rm`: nothing is overwritten"
+                .into(),
+            Self::Conducted { .. } => "stop all coordinators, restore, and then start them: one \
+                 that ran before knows more than the backup does"
+                .into(),
+            Self::NotRestored { left, .. } if !left.is_empty() => {
+                format!("remove {left}, and try again")
+            }
             Self::NoName { .. } => "say one with --name".into(),
             Self::NotDeployable(_) => "nothing was deployed; correct what is reported above".into(),
             Self::TimedOut { describe, .. } => format!("`{describe}` tells what it waits for"),
@@ -152,6 +190,11 @@ impl Trouble {
             Self::Ended { log: Some(log), .. } => format!("its log is {}", log.display()),
             Self::Refused { .. }
             | Self::File { .. }
+            | Self::FileNotWritten { .. }
+            | Self::NoArchive { .. }
+            | Self::NotCopied { .. }
+            | Self::NotRestored { .. }
+            | Self::NotExamined { .. }
             | Self::NotTestable { .. }
             | Self::Write(_)
             | Self::Bench(_)

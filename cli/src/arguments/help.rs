@@ -34,7 +34,15 @@ pub(super) const GROUPS: [(&str, &[&str]); 4] = [
     ),
     (
         "Operation",
-        &["status", "dead-letters", "completions", "bench"],
+        &[
+            "status",
+            "dead-letters",
+            "doctor",
+            "backup",
+            "restore",
+            "completions",
+            "bench",
+        ],
     ),
 ];
 

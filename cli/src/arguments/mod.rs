@@ -13,10 +13,10 @@ pub(crate) use bench::{
 };
 pub(crate) use help::command;
 pub(crate) use operator::{
-    CallbackArguments, CancelArguments, CheckArguments, DeadLettersArguments, DeadLettersCommand,
-    DefinitionArguments, DeployArguments, HistoryArguments, HistoryFormat, ListArguments,
-    PublishArguments, RetryArguments, RunArguments, SagaArguments, SignalArguments, StartArguments,
-    TestArguments,
+    BackupArguments, CallbackArguments, CancelArguments, CheckArguments, DeadLettersArguments,
+    DeadLettersCommand, DefinitionArguments, DeployArguments, DoctorArguments, HistoryArguments,
+    HistoryFormat, ListArguments, PublishArguments, RestoreArguments, RetryArguments, RunArguments,
+    SagaArguments, SignalArguments, StartArguments, TestArguments,
 };
 pub(crate) use service::{CoordinatorArguments, DevArguments};
 
@@ -196,6 +196,12 @@ pub(crate) enum Command {
     DeadLetters(DeadLettersArguments),
     /// Tell how the installation stands
     Status,
+    /// Check the installation, and say what to do
+    Doctor(DoctorArguments),
+    /// Copy the installation into a file, while it runs
+    Backup(BackupArguments),
+    /// Put a backup back into an empty broker
+    Restore(RestoreArguments),
     /// Print completions for a shell
     Completions {
         /// The shell

@@ -224,6 +224,30 @@ pub(crate) enum DeadLettersCommand {
     },
 }
 
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// Monitoring port of a nats-server, which tells when it syncs its disk: http://HOST:8222
+    #[arg(long, value_name = "URL")]
+    pub(crate) monitor: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BackupArguments {
+    /// The file to write; one that exists is not overwritten
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RestoreArguments {
+    /// The file that `backup` wrote
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// How many servers are to keep each stream; as many as did before if it is not said
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub(crate) replicas: Option<u8>,
+}
+
 fn status_parser() -> impl clap::builder::TypedValueParser<Value = SagaStatus> {
     use clap::builder::{PossibleValuesParser, TypedValueParser};
     PossibleValuesParser::new(SagaStatus::ALL.map(SagaStatus::as_str))

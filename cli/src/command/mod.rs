@@ -10,7 +10,9 @@ pub(crate) use check::name_of;
 
 use crate::{
     arguments::{BrokerArguments, Command, Output, ViewArguments},
+    backup,
     connection::Connection,
+    doctor::{self, Level},
     exit::Exit,
     render,
     trouble::Trouble,
@@ -40,6 +42,26 @@ pub(crate) async fn perform(
         Command::Coordinator(arguments) => {
             let connection = Connection::open(broker, "coordinator").await?;
             service::coordinator(connection, &arguments).await
+        }
+        Command::Doctor(arguments) => {
+            let connection = Connection::open(broker, "doctor").await?;
+            let report = doctor::examine(&connection, arguments.monitor.as_deref()).await?;
+            show(view, &report, || render::examined(&report))?;
+            Ok(match report.level {
+                Level::Ok | Level::Warning => Exit::Done,
+                Level::Problem => Exit::No,
+            })
+        }
+        Command::Backup(arguments) => {
+            let connection = Connection::open(broker, "backup").await?;
+            let answer = backup::backup(&connection, &arguments.file).await?;
+            show(view, &answer, || render::backed_up(&answer))
+        }
+        Command::Restore(arguments) => {
+            let connection = Connection::open(broker, "restore").await?;
+            let restored =
+                backup::restore(&connection, &arguments.file, arguments.replicas).await?;
+            show(view, &restored, || render::restored(&restored))
         }
         command => {
             let connection = Connection::open(broker, "cli").await?;

@@ -3,13 +3,17 @@
 //! Everything here is a text with colours; only [`print()`] and its two siblings write, and leave the
 //! colours out where they are not wanted.
 
+mod backup;
 mod definition;
+mod doctor;
 mod operation;
 mod rehearsal;
 mod saga;
 mod timeline;
 
+pub(crate) use backup::{backed_up, restored};
 pub(crate) use definition::{definitions, deployed};
+pub(crate) use doctor::examined;
 pub(crate) use operation::{letters, status};
 pub(crate) use rehearsal::rehearsed;
 pub(crate) use saga::{description, sagas, started};
