@@ -17,8 +17,14 @@ use arguments::{Arguments, Command, LogFormat, ViewArguments};
 use clap::FromArgMatches as _;
 use exit::Exit;
 use std::{io::IsTerminal as _, process::ExitCode};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 use trouble::Trouble;
+
+/// What prints every message of the broker with its body, at the level `trace`.
+const PRINTS_MESSAGES: &str = "async_nats::connection";
 
 fn main() -> ExitCode {
     let matches = arguments::command().get_matches();
@@ -64,7 +70,8 @@ fn run(
     runtime.block_on(command::perform(broker, view, command))
 }
 
-/// Logs to stderr: services tell what they do, commands only what went wrong.
+/// Logs to stderr: services tell what they do, commands only what went wrong. In JSON the fields of a
+/// line stand beside its level and message, where log stores look for them.
 fn log(view: ViewArguments, is_service: bool) {
     let level = match (view.verbose, is_service) {
         (0, true) => "info,async_nats=warn",
@@ -78,8 +85,16 @@ fn log(view: ViewArguments, is_service: bool) {
         .with_env_filter(filter)
         .with_ansi(!is_plain)
         .with_writer(std::io::stderr);
+    let shown = filter_fn(move |line| {
+        view.log_payloads || line.target() != PRINTS_MESSAGES || *line.level() != Level::TRACE
+    });
     match view.log_format {
-        LogFormat::Text => subscriber.with_target(false).init(),
-        LogFormat::Json => subscriber.json().init(),
+        LogFormat::Text => subscriber.with_target(false).finish().with(shown).init(),
+        LogFormat::Json => subscriber
+            .json()
+            .flatten_event(true)
+            .finish()
+            .with(shown)
+            .init(),
     }
 }

@@ -249,3 +249,31 @@ async fn the_demo_plays_from_nothing_to_the_end() {
         assert!(said.out.contains("CardDeclined"), "{said:?}");
     }
 }
+
+#[tokio::test]
+async fn no_payload_is_logged_at_any_level_unless_that_is_asked_for() {
+    let stage = Stage::start().await.unwrap();
+    let directory = stage.nats.directory();
+    std::fs::write(directory.join("greeting.yaml"), GREETING).unwrap();
+    let person = Person {
+        directory,
+        url: stage.nats.url(),
+    };
+    person.types("deploy greeting.yaml").await;
+    let run = r#"run greeting --input {"name":"Anna"} -vv --log-format json"#;
+    let said = person.types(&format!("{run} --key a")).await;
+    assert!(said.err.contains("async_nats"), "{}", said.err);
+    let lines: Vec<Value> = said
+        .err
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["message"].is_string() && line["level"].is_string())
+    );
+    assert!(!said.err.contains("Anna"), "{}", said.err);
+    let said = person.types(&format!("{run} --key b --log-payloads")).await;
+    assert!(said.err.contains("Anna"), "it was not for lack of lines");
+}

@@ -20,6 +20,7 @@ pub mod broker;
 mod definitions;
 pub mod engine;
 pub mod expression;
+mod logs;
 pub mod metrics;
 mod partition;
 mod router;

@@ -20,6 +20,8 @@ pub struct Settings {
     pub snapshot_interval: Duration,
     /// How long stopping waits for what is under way.
     pub drain_timeout: Duration,
+    /// Whether payloads, and words that may quote them, are logged.
+    pub log_payloads: bool,
     /// Where it counts what it does.
     pub metrics: Metrics,
     /// Where to serve the metrics to Prometheus, and `/healthz` and `/readyz`; nowhere if `None`.
@@ -38,6 +40,7 @@ impl Default for Settings {
             retention: Duration::from_hours(7 * 24),
             snapshot_interval: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(10),
+            log_payloads: false,
             metrics: Metrics::default(),
             metrics_listen: None,
         }

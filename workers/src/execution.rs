@@ -33,7 +33,10 @@ use std::{
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{Instrument as _, debug, error, warn};
+
+/// What stands where a payload might.
+const NOT_LOGGED: &str = "(not logged)";
 
 /// What an execution needs.
 #[derive(Clone)]
@@ -44,19 +47,42 @@ pub(crate) struct Executor {
     pub(crate) worker: Arc<str>,
     pub(crate) meter: Arc<TaskMeter>,
     pub(crate) stop: CancellationToken,
+    /// Whether words that may quote a payload are logged.
+    pub(crate) log_payloads: bool,
     /// How often the broker hears that a command is still worked on.
     pub(crate) progress_interval: Duration,
 }
 
 impl Executor {
-    /// Executes one command.
+    /// Executes one command. What is logged meanwhile, by a handler too, tells which saga it is about.
     pub(crate) async fn execute(self, message: jetstream::Message) {
         let _occupied = self.meter.occupy();
         let command = match envelope::decode::<Command>(&message.payload) {
             Ok(command) => Arc::new(command),
             Err(error) => return self.lay_aside(&message, &error.to_string()).await,
         };
-        let span = ExecutionSpan::start(&command, &Parentage::read(message.headers.as_ref()));
+        let parentage = Parentage::read(message.headers.as_ref());
+        let lines = tracing::error_span!(
+            "command",
+            definition = %command.saga.definition,
+            key = %command.saga.key,
+            partition = command.partition.0,
+            trace_id = parentage.parent.map(|parent| format!("{:032x}", parent.trace)),
+            task = %command.task,
+            command = %command.command,
+        );
+        self.answer(&message, command, &parentage)
+            .instrument(lines)
+            .await;
+    }
+
+    async fn answer(
+        &self,
+        message: &jetstream::Message,
+        command: Arc<Command>,
+        parentage: &Parentage,
+    ) {
+        let span = ExecutionSpan::start(&command, parentage);
         let replier = Replier {
             jetstream: &self.jetstream,
             command: &command,
@@ -70,13 +96,13 @@ impl Executor {
             cancellation: self.stop.clone(),
             pulse: Arc::clone(&pulse),
         };
-        let (asked_at, began) = (asked_at(&message), Instant::now());
+        let (asked_at, began) = (asked_at(message), Instant::now());
         if let Some(asked_at) = asked_at {
             self.meter.began(asked_at, now());
         }
         let result = {
             let work = self.work(context, &command).with_context(span.context());
-            let alive = keep_alive(&message, self.progress_interval);
+            let alive = keep_alive(message, self.progress_interval);
             let beating = beat(&replier, command.heartbeat_ms, &pulse);
             tokio::select! {
                 result = work => result,
@@ -93,7 +119,7 @@ impl Executor {
         replier.answer(result.clone(), timing).await;
         if let Err(error) = message.ack().await {
             // It comes again; the reply has its id, and the coordinator waits for it no more.
-            debug!(command = %command.command, %error, "a command was not acknowledged");
+            debug!(%error, "a command was not acknowledged");
         }
         span.end(&result);
     }
@@ -131,7 +157,8 @@ impl Executor {
             Ok(Err(error)) => error.into(),
             Err(panic) => {
                 let cause = told(panic.as_ref());
-                error!(command = %command.command, task = %command.task, cause, "a handler panicked");
+                let cause_logged = if self.log_payloads { cause } else { NOT_LOGGED };
+                error!(cause = cause_logged, "a handler panicked");
                 TaskError::new(
                     error_name::WORKER_PANIC,
                     format!("the handler panicked: {cause}"),
@@ -143,7 +170,12 @@ impl Executor {
 
     /// What nobody can read is kept for an operator, and not delivered again.
     async fn lay_aside(&self, message: &jetstream::Message, reason: &str) {
-        warn!(subject = %message.subject, reason, "a command cannot be read");
+        let reason_logged = if self.log_payloads {
+            reason
+        } else {
+            NOT_LOGGED
+        };
+        warn!(subject = %message.subject, reason = reason_logged, "a command cannot be read");
         let source = message
             .info()
             .map(|info| format!("{}/{}", info.stream, info.stream_sequence));

@@ -44,7 +44,7 @@ impl Replier<'_> {
             .publish_with_headers(subject, headers, body.into())
             .await
         {
-            debug!(command = %self.command.command, %error, "a heartbeat was not sent");
+            debug!(%error, "a heartbeat was not sent");
         }
     }
 

@@ -27,6 +27,9 @@ const CONCURRENCY: usize = 32;
 /// How long a stopping worker lets its handlers run, if it is not said.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
+/// Variable that lets words be logged that may quote a payload.
+const LOG_PAYLOADS: &str = "DIRIGENT_LOG_PAYLOADS";
+
 /// Why a worker cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -177,6 +180,7 @@ impl Worker {
     /// Works until `stop`; then takes nothing new, and waits for what is under way. A broker that is
     /// away, or a task that no definition has named yet, is waited for.
     pub async fn run(self, stop: CancellationToken) {
+        let log_payloads = std::env::var(LOG_PAYLOADS).is_ok_and(|it| it == "1" || it == "true");
         let loops = self.tasks.iter().map(|(task, handler)| {
             let executor = Executor {
                 jetstream: self.jetstream.clone(),
@@ -185,6 +189,7 @@ impl Worker {
                 worker: Arc::clone(&self.name),
                 meter: Arc::new(TaskMeter::new(task, self.concurrency)),
                 stop: stop.clone(),
+                log_payloads,
                 progress_interval: consumer::ACK_WAIT / 3,
             };
             self.work_on(task, executor, &stop)

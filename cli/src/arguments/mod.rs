@@ -20,7 +20,9 @@ pub(crate) use operator::{
 };
 pub(crate) use service::{CoordinatorArguments, DevArguments};
 
-use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum, builder::FalseyValueParser,
+};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
@@ -124,6 +126,15 @@ pub(crate) struct ViewArguments {
         default_value_t
     )]
     pub(crate) log_format: LogFormat,
+    /// Log payloads too, and words that may quote them
+    #[arg(
+        long,
+        global = true,
+        env = "DIRIGENT_LOG_PAYLOADS",
+        hide_env_values = true,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub(crate) log_payloads: bool,
 }
 
 /// The form of results on stdout.

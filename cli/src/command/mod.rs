@@ -41,7 +41,7 @@ pub(crate) async fn perform(
         }
         Command::Coordinator(arguments) => {
             let connection = Connection::open(broker, "coordinator").await?;
-            service::coordinator(connection, &arguments).await
+            service::coordinator(connection, &arguments, view.log_payloads).await
         }
         Command::Doctor(arguments) => {
             let connection = Connection::open(broker, "doctor").await?;

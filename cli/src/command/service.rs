@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) async fn coordinator(
     connection: Connection,
     arguments: &CoordinatorArguments,
+    log_payloads: bool,
 ) -> Result<Exit, Trouble> {
     let not_started = |reason: String| Trouble::NotStarted {
         what: "the coordinator",
@@ -22,6 +23,7 @@ pub(super) async fn coordinator(
         name,
         partitions: arguments.partitions.map(Into::into),
         replicas: usize::from(arguments.replicas),
+        log_payloads,
         metrics: metrics.clone(),
         metrics_listen: arguments.metrics_listen,
         ..defaults

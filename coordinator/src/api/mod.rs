@@ -15,6 +15,7 @@ use crate::{
         publisher::{Outgoing, Published},
     },
     definitions::Definitions,
+    logs::Payload,
     partition::Owners,
     router::Router,
 };
@@ -180,7 +181,8 @@ impl Api {
             .perform(operation, &request.message.payload, caller)
             .await;
         let response = result.map(Into::into).map_err(|refusal| {
-            tracing::debug!(operation, code = ?refusal.code, refusal.message, "refused");
+            let reason = Payload(self.broker.log_payloads, &refusal.message);
+            tracing::debug!(operation, code = ?refusal.code, %reason, "refused");
             service::error::Error {
                 // A header is one line.
                 status: refusal

@@ -126,6 +126,8 @@ pub(crate) struct Broker {
     /// What an acknowledged write survives, in words.
     pub(crate) durability: String,
     pub(crate) metrics: Metrics,
+    /// Whether payloads, and words that may quote them, are logged.
+    pub(crate) log_payloads: bool,
 }
 
 impl Broker {
@@ -154,6 +156,7 @@ impl Broker {
             server: client.server_info().version,
             durability: assets.durability,
             metrics: settings.metrics.clone(),
+            log_payloads: settings.log_payloads,
             client,
             context,
         })

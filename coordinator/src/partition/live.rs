@@ -371,6 +371,13 @@ impl Table {
 /// journal may still hold the saga, and a person must see this.
 fn decode(address: &SagaAddress, body: &[u8]) -> Option<Saga> {
     snapshot::decode(body)
-        .inspect_err(|error| tracing::error!(saga = %address, error, "a snapshot cannot be read"))
+        // Why not might quote what stands in it.
+        .inspect_err(|_| {
+            tracing::error!(
+                definition = %address.definition,
+                key = %address.key,
+                "a snapshot cannot be read"
+            );
+        })
         .ok()
 }

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     broker::publisher::Outgoing,
     engine::{self, Effect, Effects, Program, Record, Saga},
+    logs,
 };
 use bytes::Bytes;
 use dirigent_contracts::{
@@ -292,7 +293,9 @@ impl Owner {
         }
         let Debt { saga, seq, effect } = debt;
         if let Err(reason) = result {
-            tracing::warn!(%saga, seq = seq.0, reason, "an effect was refused");
+            let what = logs::kind(effect.as_ref());
+            let span = logs::span(self.partition, &saga, self.state(&saga));
+            span.in_scope(|| tracing::warn!(seq = seq.0, what, reason, "an effect was refused"));
             let answer = effect
                 .as_ref()
                 .and_then(|effect| answer_refusal(effect, &reason));
@@ -308,7 +311,14 @@ impl Owner {
                     return;
                 }
                 None => {
-                    tracing::error!(%saga, ?effect, reason, "an effect is lost: a person must act");
+                    span.in_scope(|| {
+                        tracing::error!(
+                            seq = seq.0,
+                            what,
+                            reason,
+                            "an effect is lost: a person must act"
+                        );
+                    });
                 }
             }
         }

@@ -17,6 +17,7 @@ use crate::{
     },
     definitions::Definitions,
     engine::{self, Effect, Program, Record},
+    logs::{self, Payload},
     metrics::PartitionMeter,
     settings::Settings,
     spans::Spans,
@@ -35,6 +36,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// Most effects that may be unacknowledged before the journal is read on: back-pressure.
 const MOST_OWED: usize = 8_192;
@@ -140,7 +142,8 @@ async fn recover(
     for snapshot in snapshots {
         if let Err(error) = owner.load(&snapshot.key, snapshot.body) {
             // The journal may still hold the saga; a person must see this either way.
-            tracing::error!(key = snapshot.key, error, "a snapshot cannot be read");
+            let error = Payload(tools.settings.log_payloads, error);
+            tracing::error!(snapshot = snapshot.key, %error, "a snapshot cannot be read");
         }
     }
     tracing::info!(
@@ -222,15 +225,9 @@ impl Processor {
         let began = Instant::now();
         let effects = self.owner.take(&record, program.as_deref(), now(), since);
         let took = began.elapsed();
-        if let Some(why) = effects.ignored {
-            tracing::debug!(
-                saga = %record.address,
-                seq = record.seq.0,
-                why = why.as_str(),
-                "the entry changes nothing"
-            );
-        }
         let state = self.owner.state(&record.address);
+        let payloads = self.tools.settings.log_payloads;
+        logs::tell(&record, state, &effects, payloads);
         self.tools.spans.record(&record, state, &effects);
         let subject = &delivered.subject;
         self.meter.folded(subject, &record, state, &effects, took);
@@ -243,7 +240,7 @@ impl Processor {
                 partition = self.partition.0,
                 seq = delivered.seq.0,
                 subject = %delivered.subject,
-                %reason,
+                reason = %Payload(self.tools.settings.log_payloads, reason),
                 "an entry of the journal cannot be read"
             );
             let letter = Outgoing::new(subject::dead_letter("journal"), delivered.body.to_vec())
@@ -292,8 +289,10 @@ impl Processor {
                 }
                 Action::Store(debt) => {
                     let tools = self.tools.clone();
+                    let state = self.owner.state(&debt.saga);
+                    let span = logs::span(self.partition, &debt.saga, state);
                     let ack = async move {
-                        let result = ask_store(&tools, debt.effect.as_ref()).await;
+                        let result = ask_store(&tools, debt.effect.as_ref(), span).await;
                         (debt, result)
                     };
                     self.acks.push(ack.boxed());
@@ -439,7 +438,11 @@ fn stored(published: Published) -> Result<(), String> {
 }
 
 /// Asks the object store, and stores its answer in the journal.
-async fn ask_store(tools: &Tools, effect: Option<&Effect>) -> Result<(), String> {
+async fn ask_store(
+    tools: &Tools,
+    effect: Option<&Effect>,
+    span: tracing::Span,
+) -> Result<(), String> {
     let Some(Effect::Store {
         command,
         reply_to,
@@ -448,7 +451,8 @@ async fn ask_store(tools: &Tools, effect: Option<&Effect>) -> Result<(), String>
     else {
         return Ok(());
     };
-    let answer = tools.objects.answer(*command, request.clone()).await;
+    let answer = tools.objects.answer(*command, request.clone());
+    let answer = answer.instrument(span).await;
     let reply = messages::reply(*command, reply_to.clone(), answer);
     stored(tools.publisher.publish(reply).await)
 }

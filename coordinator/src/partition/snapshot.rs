@@ -4,7 +4,10 @@
 //! thousand of them without reading one, and the outline has all that it needs of one until something
 //! comes for it.
 
-use crate::engine::{Run, Saga};
+use crate::{
+    engine::{Run, Saga},
+    logs,
+};
 use bytes::Bytes;
 use dirigent_contracts::{outcome::SagaStatus, time::Timestamp};
 use lz4_flex::block;
@@ -76,7 +79,8 @@ pub(crate) fn encode(saga: &Saga) -> Bytes {
     let mut state = Vec::with_capacity(1_024);
     // Writing our own types to memory has no way to fail.
     if let Err(error) = rmp_serde::encode::write_named(&mut state, saga) {
-        tracing::error!(%error, saga = %saga.address(), "a snapshot cannot be written");
+        logs::span(saga.partition(), saga.address(), Some(saga))
+            .in_scope(|| tracing::error!(%error, "a snapshot cannot be written"));
     }
     let status = status.and_then(|status| SagaStatus::ALL.iter().position(|one| *one == status));
     let status = status.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(0);

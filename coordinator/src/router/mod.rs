@@ -18,6 +18,7 @@ use crate::{
         publisher::{Outgoing, Published},
     },
     definitions::Definitions,
+    logs::Payload,
     settings::Settings,
 };
 use async_nats::jetstream;
@@ -168,7 +169,12 @@ impl Router {
 
     /// Keeps what cannot be understood, with its body and headers, so that it can be replayed.
     async fn keep_dead(&self, message: &jetstream::Message, source: &str, reason: &str) -> bool {
-        tracing::warn!(subject = %message.subject, source, reason, "an event is a dead letter");
+        tracing::warn!(
+            subject = %message.subject,
+            source,
+            reason = %Payload(self.broker.log_payloads, reason),
+            "an event is a dead letter"
+        );
         let mut letter = Outgoing::new(subject::dead_letter("event"), message.payload.to_vec());
         for (name, value) in headers(message) {
             // The broker's own headers were for the first delivery.

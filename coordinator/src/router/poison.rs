@@ -9,7 +9,13 @@ use crate::{
     partition::messages,
 };
 use async_nats::jetstream::{self, stream::Config};
-use dirigent_contracts::{envelope, journal::Control, subject, task::Command};
+use dirigent_contracts::{
+    envelope,
+    header::{self, TraceContext},
+    journal::Control,
+    subject,
+    task::Command,
+};
 use serde::Deserialize;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -85,8 +91,13 @@ async fn take(broker: &Broker, message: jetstream::Message) -> bool {
         tracing::error!(subject = %stored.subject, "a command that nobody can read was delivered in vain");
         return true;
     };
+    let trace = stored.headers.get(header::TRACE_PARENT);
+    let trace = trace.and_then(|value| TraceContext::parse(value.as_str()));
     tracing::error!(
-        saga = %command.saga,
+        definition = %command.saga.definition,
+        key = %command.saga.key,
+        partition = command.partition.0,
+        trace_id = trace.map(|trace| format!("{:032x}", trace.trace)),
         task = %command.task,
         command = %command.command,
         deliveries = advisory.deliveries,

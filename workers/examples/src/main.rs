@@ -5,7 +5,10 @@ use async_nats::ConnectOptions;
 use clap::Parser;
 use dirigent_examples::{Options, Services, Which};
 use std::{io::IsTerminal as _, path::PathBuf};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// The example services of Dirigent
 #[derive(Debug, Parser)]
@@ -52,6 +55,11 @@ async fn main() -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr)
+        .finish()
+        // At `trace` this prints every message with its body.
+        .with(filter_fn(|line| {
+            line.target() != "async_nats::connection" || *line.level() != Level::TRACE
+        }))
         .init();
     let telemetry = dirigent_worker::telemetry::init("dirigent-examples")?;
     let mut options = ConnectOptions::new()
