@@ -78,6 +78,10 @@ pub(crate) struct BenchArguments {
     /// Measure the start and the idling of the coordinator instead
     #[arg(long, conflicts_with_all = ["workloads", "in_flight", "rate", "floor", "compare_floor", "join", "live", "finished", "report"])]
     pub(crate) startup: bool,
+    /// Measure how long a partition is without an owner that dies, with 100,000 waiting sagas or as many as
+    /// --live says
+    #[arg(long, conflicts_with_all = ["workloads", "in_flight", "rate", "floor", "compare_floor", "join", "startup", "finished", "report", "coordinators", "partitions"])]
+    pub(crate) takeover: bool,
     /// Also write a page with charts: latencies, and throughput over time
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,

@@ -120,6 +120,34 @@ impl Installation {
         })
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.broker.connection
+    }
+
+    /// Starts one more coordinator.
+    pub(super) fn hire_coordinator(
+        &mut self,
+        name: &'static str,
+        arguments: &BenchArguments,
+        directory: &Path,
+    ) -> Result<(), Trouble> {
+        let crew = Crew {
+            name,
+            ..coordinators(arguments)
+        };
+        self.fleet.hire(&crew, &self.broker, directory)
+    }
+
+    /// Kills a process at once.
+    pub(super) fn kill(&self, name: &str) -> Result<(), Trouble> {
+        self.fleet.kill(name)
+    }
+
+    /// What each process has used so far.
+    pub(super) fn usage(&self) -> Vec<Usage> {
+        self.fleet.usage()
+    }
+
     pub(super) fn is_floor(&self) -> bool {
         matches!(self.target, Target::Floor { .. })
     }

@@ -13,6 +13,7 @@ mod page;
 mod process;
 mod report;
 mod startup;
+mod takeover;
 mod target;
 mod workload;
 
@@ -49,6 +50,15 @@ pub(crate) async fn bench(
             startup.json()?
         } else {
             startup.table()
+        })?;
+        return Ok(Exit::Done);
+    }
+    if arguments.takeover {
+        let takeover = takeover::measure(broker, arguments, directory.path()).await?;
+        render::print(&if is_json {
+            takeover.json()?
+        } else {
+            takeover.table()
         })?;
         return Ok(Exit::Done);
     }

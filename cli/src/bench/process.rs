@@ -113,6 +113,18 @@ impl Fleet {
             .collect()
     }
 
+    /// Kills one at once, as a crash would.
+    pub(super) fn kill(&self, name: &str) -> Result<(), Trouble> {
+        let system = System::new_all();
+        let mut measured = self.measured.iter();
+        let found = measured.find(|(measured, _)| measured == name);
+        let process = found.and_then(|(_, id)| system.process(*id));
+        match process.map(|process| process.kill_with(Signal::Kill)) {
+            Some(Some(true)) => Ok(()),
+            _ => Err(Trouble::bench(format!("{name} cannot be killed"))),
+        }
+    }
+
     /// Lets every process leave in order.
     pub(super) async fn stop(self) {
         let system = System::new_all();
