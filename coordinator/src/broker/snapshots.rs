@@ -1,7 +1,7 @@
 //! What an owner keeps of a partition between two lives: snapshots, the checkpoint, the journal.
 
 use super::{
-    BrokerError,
+    BrokerError, MOST_IN_FLIGHT,
     journal::{Delivered, JournalReader},
     listing,
 };
@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use async_nats::{
     HeaderMap,
     jetstream::{
-        Context,
+        self, Context, ErrorCode,
         consumer::DeliverPolicy,
         context::{PublishError, PublishErrorKind},
         kv::{Operation, Store},
@@ -24,7 +24,12 @@ use dirigent_contracts::{
     subject,
 };
 use opentelemetry::KeyValue;
-use std::time::{Duration, Instant};
+use std::{
+    error::Error as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::Semaphore;
 
 /// How long the broker remembers that a snapshot was removed: longer than a displaced owner needs to
 /// find out that it is one.
@@ -33,6 +38,9 @@ pub(super) const REMOVAL_MARKER: Duration = Duration::from_mins(10);
 /// How often a reader that is behind is asked again, and after which pause.
 const LOOKS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Pause before a write is repeated that another one under the same fence has kept out.
+const OVERLAP_PAUSE: Duration = Duration::from_millis(10);
 
 /// A saga's stored state.
 #[derive(Clone, Debug)]
@@ -53,10 +61,13 @@ pub(crate) struct Loaded {
 ///
 /// The broker takes a write only while that is still the last word on who owns the partition. So one
 /// that was displaced without noticing, or that stood still meanwhile, changes nothing any more.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fence {
     partition: PartitionId,
     revision: u64,
+    /// Held while a write is on its way to a replicated stream: it lets in one at a time that refers to
+    /// the same fence, and refuses the others.
+    turn: Arc<Semaphore>,
 }
 
 /// Why a snapshot was not written.
@@ -99,15 +110,18 @@ impl Snapshots {
             let put = self.sagas.put(key.as_str(), Bytes::new()).await;
             revision = put.map_err(|error| BrokerError::request(key.clone(), &error))?;
         }
+        let replicas = self.sagas.stream.cached_info().config.num_replicas;
+        let at_once = if replicas > 1 { 1 } else { MOST_IN_FLIGHT };
         Ok(Fence {
             partition,
             revision,
+            turn: Arc::new(Semaphore::new(at_once)),
         })
     }
 
     /// The checkpoint and all snapshots of a partition, as its former owners left them.
-    pub(crate) async fn load(&self, fence: Fence) -> Result<Loaded, BrokerError> {
-        let Fence { partition, .. } = fence;
+    pub(crate) async fn load(&self, fence: &Fence) -> Result<Loaded, BrokerError> {
+        let partition = fence.partition;
         let prefix = format!("$KV.{}.", subject::SAGAS_BUCKET);
         let filter = format!("{prefix}{partition}.>");
         let stream = format!("KV_{}", subject::SAGAS_BUCKET);
@@ -173,14 +187,14 @@ impl Snapshots {
     }
 
     /// Writes a snapshot.
-    pub(crate) async fn put(&self, fence: Fence, key: &str, body: Bytes) -> Result<(), SaveError> {
+    pub(crate) async fn put(&self, fence: &Fence, key: &str, body: Bytes) -> Result<(), SaveError> {
         self.write("put", fence, key, HeaderMap::new(), body).await
     }
 
     /// Writes the checkpoint.
     pub(crate) async fn set_checkpoint(
         &self,
-        fence: Fence,
+        fence: &Fence,
         seq: JournalSeq,
     ) -> Result<(), SaveError> {
         let key = subject::checkpoint_key(fence.partition);
@@ -190,7 +204,7 @@ impl Snapshots {
     }
 
     /// Removes a snapshot.
-    pub(crate) async fn remove(&self, fence: Fence, key: &str) -> Result<(), SaveError> {
+    pub(crate) async fn remove(&self, fence: &Fence, key: &str) -> Result<(), SaveError> {
         let mut headers = HeaderMap::new();
         headers.insert("KV-Operation", "PURGE");
         headers.insert(async_nats::header::NATS_ROLLUP, "sub");
@@ -206,7 +220,7 @@ impl Snapshots {
     async fn write(
         &self,
         operation: &'static str,
-        fence: Fence,
+        fence: &Fence,
         key: &str,
         mut headers: HeaderMap,
         body: Bytes,
@@ -220,15 +234,23 @@ impl Snapshots {
             header::EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT,
             subject(&owner_key(fence.partition)),
         );
-        let failed = |error: PublishError| match error.kind() {
-            PublishErrorKind::WrongLastSequence => SaveError::Displaced,
-            _ => BrokerError::request(key.to_owned(), &error).into(),
-        };
         let began = Instant::now();
-        let sent = self
-            .context
-            .publish_with_headers(subject(key), headers, body);
-        sent.await.map_err(failed)?.await.map_err(failed)?;
+        loop {
+            let turn = fence.turn.acquire().await;
+            match self.publish(subject(key), &headers, &body).await {
+                Ok(()) => break,
+                // Not stored, and not for good: a former owner's write is still on its way. Only what
+                // was refused may be repeated. What was not answered may come yet, after newer writes.
+                Err(error) if is_overlap(&error) => {
+                    drop(turn);
+                    tokio::time::sleep(OVERLAP_PAUSE).await;
+                }
+                Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
+                    return Err(SaveError::Displaced);
+                }
+                Err(error) => return Err(BrokerError::request(key.to_owned(), &error).into()),
+            }
+        }
         let labels = [KeyValue::new("operation", operation)];
         let took = began.elapsed().as_secs_f64();
         self.metrics
@@ -236,6 +258,18 @@ impl Snapshots {
             .snapshot_duration
             .record(took, &labels);
         Ok(())
+    }
+
+    async fn publish(
+        &self,
+        subject: String,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<(), PublishError> {
+        let sent = self
+            .context
+            .publish_with_headers(subject, headers.clone(), body.clone());
+        sent.await?.await.map(drop)
     }
 
     /// Opens the journal at an entry.
@@ -289,6 +323,14 @@ impl Snapshots {
         });
         Ok(entries.collect())
     }
+}
+
+/// Whether a write was refused because another one under the same fence was on its way.
+fn is_overlap(error: &PublishError) -> bool {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<jetstream::Error>())
+        .is_some_and(|error| error.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
 }
 
 fn owner_key(partition: PartitionId) -> String {

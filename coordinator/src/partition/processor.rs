@@ -130,7 +130,7 @@ async fn recover(
     };
     let fence = tools.snapshots.take_over(partition).await;
     let fence = fence.map_err(|error| broker(&error))?;
-    let loaded = tools.snapshots.load(fence).await;
+    let loaded = tools.snapshots.load(&fence).await;
     let Loaded {
         checkpoint,
         snapshots,
@@ -304,25 +304,25 @@ impl Processor {
                     body,
                     applied,
                 } => {
-                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence);
+                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
                     let save = async move {
-                        snapshots.put(fence, &key, body).await?;
+                        snapshots.put(&fence, &key, body).await?;
                         Ok(Saved::Put(saga, applied))
                     };
                     self.saves.push(save.boxed());
                 }
                 Action::Remove { saga, key } => {
-                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence);
+                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
                     let save = async move {
-                        snapshots.remove(fence, &key).await?;
+                        snapshots.remove(&fence, &key).await?;
                         Ok(Saved::Removed(saga))
                     };
                     self.saves.push(save.boxed());
                 }
                 Action::Checkpoint(checkpoint) => {
-                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence);
+                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
                     let save = async move {
-                        snapshots.set_checkpoint(fence, checkpoint).await?;
+                        snapshots.set_checkpoint(&fence, checkpoint).await?;
                         Ok(Saved::Checkpoint(checkpoint))
                     };
                     self.saves.push(save.boxed());
