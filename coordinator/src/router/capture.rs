@@ -12,6 +12,7 @@ use crate::{
 use async_nats::jetstream::{
     Context,
     consumer::{self, AckPolicy, DeliverPolicy, IntoConsumerConfig as _, pull},
+    context::ConsumerInfoErrorKind,
     stream::{Config, DiscardPolicy, StorageType},
 };
 use dirigent_contracts::subject;
@@ -169,7 +170,12 @@ impl Captures {
             .get_stream_no_info(stream)
             .await
             .map_err(|error| failed(&error))?;
-        let existing = handle.consumer_info(subject::ROUTER_CONSUMER).await.ok();
+        let existing = match handle.consumer_info(subject::ROUTER_CONSUMER).await {
+            Ok(info) => Some(info),
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
+            // What it listens to already is not known, and must not be forgotten.
+            Err(error) => return Err(failed(&error)),
+        };
         let config = match existing {
             Some(info) => {
                 let Some(config) = with_filter(info.config, subject) else {

@@ -29,6 +29,10 @@ use rule::{Owned, Wishes};
 use std::sync::{Arc, RwLock};
 use tokio_util::sync::CancellationToken;
 
+/// How often an event that nobody seems to listen to is given back before it is a dead letter: its
+/// definition may have been deployed through another coordinator a moment ago.
+const UNHEARD_DELIVERIES: i64 = 10;
+
 /// Routes events. Clones share one set of rules.
 #[derive(Clone, Debug)]
 pub(crate) struct Router {
@@ -68,12 +72,15 @@ impl Router {
         let mut listeners = listener::Listeners::default();
         loop {
             changes.mark_unchanged();
-            if let Err(error) = self.refresh().await {
+            let refreshed = self.refresh().await;
+            if let Err(error) = &refreshed {
                 tracing::warn!(%error, "the routing rules cannot be read anew; trying on");
                 changes.mark_changed();
                 tokio::time::sleep(listener::REST).await;
             }
-            for stream in self.captures.listened() {
+            // Whoever does not know all the rules takes no events away from those who do.
+            let streams = refreshed.map_or_else(|_| Vec::new(), |()| self.captures.listened());
+            for stream in streams {
                 let router = self.clone();
                 let route = move |message| {
                     let router = router.clone();
@@ -140,13 +147,16 @@ impl Router {
             Ok(event) => event,
             Err(error) => return self.keep_dead(&message, &source, &error.to_string()).await,
         };
-        let at = info.published.unix_timestamp_nanos() / 1_000;
-        let at = i64::try_from(at).unwrap_or(i64::MAX);
         let rules = self
             .rules
             .read()
             .map(|rules| Arc::clone(&rules))
             .unwrap_or_default();
+        if !routing::is_listened_to(&rules, &event) && info.delivered < UNHEARD_DELIVERIES {
+            return false;
+        }
+        let at = info.published.unix_timestamp_nanos() / 1_000;
+        let at = i64::try_from(at).unwrap_or(i64::MAX);
         let place = Place {
             source: &source,
             at,

@@ -35,11 +35,9 @@ pub(crate) fn follow(
     let id = id.unwrap_or_else(|| place.source.to_owned());
     let mut entries = Vec::new();
     let mut reasons = Vec::new();
-    let mut is_known = false;
     for owned in rules {
         let listening = owned.wishes.rules.iter();
         for rule in listening.filter(|rule| rule.listens_to(event)) {
-            is_known = true;
             let address = |key| {
                 let partition = PartitionId::of(&key, partitions);
                 let definition = owned.definition.clone();
@@ -80,10 +78,16 @@ pub(crate) fn follow(
             }
         }
     }
-    if !is_known {
+    if !is_listened_to(rules, event) {
         reasons.push("no deployed definition listens to it".to_owned());
     }
     (entries, reasons)
+}
+
+/// Whether a definition listens to an event, as far as is known.
+pub(super) fn is_listened_to(rules: &[Owned], event: &Event) -> bool {
+    let mut all = rules.iter().flat_map(|owned| &owned.wishes.rules);
+    all.any(|rule| rule.listens_to(event))
 }
 
 /// An event as an entry of the journal of the saga that it is for.
