@@ -13,6 +13,7 @@ use async_nats::{
         stream::{self, Config, DiscardPolicy, RetentionPolicy, StorageType},
     },
 };
+use bytes::Bytes;
 use dirigent_contracts::{
     consumer::CommandConsumer,
     id::{PartitionId, TaskName},
@@ -31,6 +32,10 @@ const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 const MOST_DEAD_LETTERS: i64 = 1_000_000;
 /// Where the installation's settings stand in their bucket.
 const INSTALLATION_KEY: &str = "installation";
+
+/// How often that is looked at, and after which pause, before it counts as not readable.
+const LOOKS: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// What is fixed when an installation is created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -307,15 +312,27 @@ async fn installation(bucket: &Store, settings: &Settings) -> Result<Installatio
     };
     let body = serde_json::to_vec(&wanted)
         .map_err(|error| BrokerError::request(INSTALLATION_KEY.to_owned(), &error))?;
-    // Whoever comes first decides.
-    if bucket.create(INSTALLATION_KEY, body.into()).await.is_ok() {
-        return Ok(wanted);
-    }
-    let found = bucket.get(INSTALLATION_KEY).await;
-    let found = found.map_err(|error| BrokerError::request(INSTALLATION_KEY.to_owned(), &error))?;
-    let found: Installation = found
-        .and_then(|body| serde_json::from_slice(&body).ok())
-        .ok_or_else(|| BrokerError::Unreadable {
+    let mut looks = 0;
+    let found = loop {
+        // Whoever comes first decides.
+        if bucket
+            .create(INSTALLATION_KEY, body.clone().into())
+            .await
+            .is_ok()
+        {
+            return Ok(wanted);
+        }
+        looks += 1;
+        match bucket.get(INSTALLATION_KEY).await {
+            Ok(Some(found)) => break found,
+            // A bucket that was made just now may have no leader yet, or a replica that is behind.
+            _ if looks < LOOKS => tokio::time::sleep(PAUSE).await,
+            Ok(None) => break Bytes::new(),
+            Err(error) => return Err(BrokerError::request(INSTALLATION_KEY.to_owned(), &error)),
+        }
+    };
+    let found: Installation =
+        serde_json::from_slice(&found).map_err(|_| BrokerError::Unreadable {
             what: "the installation's settings".to_owned(),
         })?;
     match settings.partitions {
