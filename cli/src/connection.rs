@@ -14,6 +14,10 @@ use std::time::Duration;
 const ANSWER_TIME: Duration = Duration::from_secs(15);
 /// How long the broker has to accept the connection.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// How often an idle connection is probed. The third probe without an answer to the first two ends
+/// it: a server that stands still, or is cut off, must not hold a coordinator up for longer than the
+/// others take to notice its silence.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A broker, and what to call it in messages.
 #[derive(Clone)]
@@ -30,6 +34,7 @@ impl Connection {
         let mut options = ConnectOptions::new()
             .name(format!("dirigent {name}"))
             .connection_timeout(CONNECT_TIME)
+            .ping_interval(PING_INTERVAL)
             .request_timeout(Some(ANSWER_TIME));
         if let Some(path) = &broker.creds {
             options = options
