@@ -1,8 +1,9 @@
 //! A real broker with a coordinator on it, and the requests that a test makes of them.
 
-use crate::nats::NatsServer;
+pub use crate::request::Refused;
+use crate::{nats::NatsServer, request::request_raw};
 use anyhow::{Context as _, bail};
-use async_nats::Client;
+use async_nats::{Client, client::RequestError};
 use dirigent_contracts::{
     api::{
         DeployAnswer, DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, Operation,
@@ -12,7 +13,6 @@ use dirigent_contracts::{
     history::HistoryEvent,
     id::SagaAddress,
     outcome::SagaStatus,
-    subject,
 };
 use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
 use futures::StreamExt;
@@ -23,16 +23,6 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-
-/// A request that was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{code:?}: {message}")]
-pub struct Refused {
-    /// What kind of refusal it is.
-    pub code: ErrorCode,
-    /// Why, for people.
-    pub message: String,
-}
 
 /// A broker, a coordinator, and a connection.
 #[derive(Debug)]
@@ -114,36 +104,18 @@ impl Stage {
     pub async fn request_raw(&self, operation: &str, body: Vec<u8>) -> anyhow::Result<Vec<u8>> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let answer = self
-                .client
-                .request(subject::api(operation), body.clone().into())
-                .await;
-            let answer = match answer {
-                Ok(answer) => answer,
-                Err(error) if Instant::now() > until => bail!("{operation}: {error}"),
-                Err(_) => {
-                    tokio::time::sleep(POLL_INTERVAL).await;
-                    continue;
-                }
+            let error = match request_raw(&self.client, operation, body.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
             };
-            let header = |name: &str| {
-                answer
-                    .headers
-                    .as_ref()
-                    .and_then(|all| all.get(name))
-                    .map(ToString::to_string)
+            let is_final = match error.downcast_ref::<Refused>() {
+                Some(refused) => refused.code != ErrorCode::Unavailable,
+                None => error.downcast_ref::<RequestError>().is_none(),
             };
-            if let Some(number) = header(header::SERVICE_ERROR_CODE) {
-                let code = number.parse().ok().and_then(ErrorCode::from_number);
-                let code = code.with_context(|| format!("{number} is no error code"))?;
-                let message = header(header::SERVICE_ERROR).unwrap_or_default();
-                if code == ErrorCode::Unavailable && Instant::now() < until {
-                    tokio::time::sleep(POLL_INTERVAL).await;
-                    continue;
-                }
-                return Err(Refused { code, message }.into());
+            if is_final || Instant::now() > until {
+                return Err(error);
             }
-            return Ok(answer.payload.to_vec());
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
