@@ -8,7 +8,7 @@ use async_nats::{
     jetstream::{
         Context, ErrorCode,
         consumer::{AckPolicy, pull},
-        context::{CreateStreamErrorKind, GetStreamErrorKind, KeyValueErrorKind},
+        context::{AccountErrorKind, CreateStreamErrorKind, GetStreamErrorKind, KeyValueErrorKind},
         kv::{self, Store},
         stream::{self, Config, DiscardPolicy, RetentionPolicy, StorageType},
     },
@@ -65,10 +65,17 @@ pub(super) async fn prepare(
             needed: OLDEST_SERVER,
         });
     }
-    if let Err(error) = context.query_account().await {
-        return Err(BrokerError::NoJetStream {
-            reason: error.to_string(),
-        });
+    match context.query_account().await {
+        Ok(_) => {}
+        // It is there, and between two leaders, say.
+        Err(error) if error.kind() == AccountErrorKind::TimedOut => {
+            return Err(BrokerError::request("JetStream".to_owned(), &error));
+        }
+        Err(error) => {
+            return Err(BrokerError::NoJetStream {
+                reason: error.to_string(),
+            });
+        }
     }
     let buckets = tokio::try_join!(
         bucket(
