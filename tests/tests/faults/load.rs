@@ -62,6 +62,17 @@ pub(crate) async fn begin(client: &Client, shape: Shape, key: &str) -> anyhow::R
     if shape == Shape::Triggered {
         return publish(client, ASKED, key, &shape.input(key)).await;
     }
+    start(client, shape, key).await?;
+    if shape == Shape::Awaits {
+        // Before the saga waits for it, or after.
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..1_000))).await;
+        publish(client, PAID, key, &Value::Null).await?;
+    }
+    Ok(())
+}
+
+/// Requests the start of one saga until it is stored.
+pub(crate) async fn start(client: &Client, shape: Shape, key: &str) -> anyhow::Result<()> {
     let start = StartRequest {
         definition: shape.definition().parse()?,
         key: Some(key.parse()?),
@@ -71,23 +82,22 @@ pub(crate) async fn begin(client: &Client, shape: Shape, key: &str) -> anyhow::R
     loop {
         match request(client, &start).await {
             // A start that is not new is one whose acknowledgement did not come.
-            Ok(_) => break,
+            Ok(_) => return Ok(()),
             Err(error) => match error.downcast_ref::<Refused>() {
                 Some(Refused { code, .. }) if *code != ErrorCode::Unavailable => return Err(error),
                 _ => tokio::time::sleep(PAUSE).await,
             },
         }
     }
-    if shape == Shape::Awaits {
-        // Before the saga waits for it, or after.
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..1_000))).await;
-        publish(client, PAID, key, &Value::Null).await?;
-    }
-    Ok(())
 }
 
 /// Publishes an event until a stream has stored it.
-async fn publish(client: &Client, subject: &str, key: &str, data: &Value) -> anyhow::Result<()> {
+pub(crate) async fn publish(
+    client: &Client,
+    subject: &str,
+    key: &str,
+    data: &Value,
+) -> anyhow::Result<()> {
     let context = async_nats::jetstream::new(client.clone());
     let mut headers = HeaderMap::new();
     headers.insert(header::MESSAGE_ID, format!("{subject}-{key}"));

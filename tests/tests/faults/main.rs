@@ -4,7 +4,10 @@
 //!
 //! The short version runs with the other tests, `scripts/faults` runs longer ones.
 #![cfg(target_os = "linux")]
-#![expect(clippy::print_stdout, reason = "how a rehearsal goes, and its report, are for people")]
+#![expect(
+    clippy::print_stdout,
+    reason = "how a rehearsal goes, and its report, are for people"
+)]
 
 mod fault;
 mod load;
@@ -12,6 +15,7 @@ mod members;
 mod observe;
 mod rehearsal;
 mod shape;
+mod upgrade;
 
 use dirigent_tests::sandbox::Sandbox;
 use rehearsal::Plan;
