@@ -67,15 +67,13 @@ pub(super) async fn prepare(
     }
     match context.query_account().await {
         Ok(_) => {}
-        // It is there, and between two leaders, say.
-        Err(error) if error.kind() == AccountErrorKind::TimedOut => {
-            return Err(BrokerError::request("JetStream".to_owned(), &error));
-        }
-        Err(error) => {
+        Err(error) if lacks_jetstream(&error.kind()) => {
             return Err(BrokerError::NoJetStream {
                 reason: error.to_string(),
             });
         }
+        // It is there, and between two leaders, say.
+        Err(error) => return Err(BrokerError::request("JetStream".to_owned(), &error)),
     }
     let buckets = tokio::try_join!(
         bucket(
@@ -128,6 +126,18 @@ pub(super) async fn prepare(
 #[must_use]
 pub fn is_new_enough(client: &Client) -> bool {
     client.is_server_compatible(2, 12, 0)
+}
+
+fn lacks_jetstream(error: &AccountErrorKind) -> bool {
+    match error {
+        AccountErrorKind::JetStreamUnavailable => true,
+        AccountErrorKind::JetStream(error) => [
+            ErrorCode::JETSTREAM_NOT_ENABLED,
+            ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
+        ]
+        .contains(&error.error_code()),
+        AccountErrorKind::TimedOut | AccountErrorKind::Other => false,
+    }
 }
 
 /// The streams of an installation.
