@@ -67,7 +67,7 @@ pub struct Seen {
 }
 
 /// What the checker found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Sagas without an outcome.
     pub lost: Vec<String>,
@@ -77,6 +77,8 @@ pub struct Verdict {
     pub wrong: Vec<String>,
     /// The longest time in which no saga ended although one was due.
     pub longest_stall: Duration,
+    /// When that was over.
+    pub stalled_until: Timestamp,
     /// The longest that one saga took from when it was due.
     pub slowest: Duration,
 }
@@ -106,7 +108,14 @@ impl fmt::Display for Verdict {
 
 /// Judges what was seen by what was asked for.
 pub fn judge(asked: &[Asked], seen: &Seen) -> Verdict {
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict {
+        lost: Vec::new(),
+        doubled: Vec::new(),
+        wrong: Vec::new(),
+        longest_stall: Duration::ZERO,
+        stalled_until: Timestamp(0),
+        slowest: Duration::ZERO,
+    };
     let mut endings: BTreeMap<&SagaAddress, Vec<&Ended>> = BTreeMap::new();
     for ended in &seen.ended {
         endings.entry(&ended.saga).or_default().push(ended);
@@ -147,7 +156,7 @@ pub fn judge(asked: &[Asked], seen: &Seen) -> Verdict {
     let strangers = strangers.chain(accounts.keys().map(ToString::to_string));
     let strangers = strangers.map(|saga| format!("nobody asked for {saga}"));
     verdict.wrong.extend(strangers);
-    verdict.longest_stall = longest_stall(asked, &seen.ended);
+    (verdict.longest_stall, verdict.stalled_until) = longest_stall(asked, &seen.ended);
     verdict
 }
 
@@ -188,8 +197,9 @@ fn balance(saga: &SagaAddress, demand: &Demand, accounts: &[&Account], verdict: 
     }
 }
 
-/// The longest time between two endings, or before the first, in which a saga was due throughout.
-fn longest_stall(asked: &[Asked], ended: &[Ended]) -> Duration {
+/// The longest time between two endings, or before the first, in which a saga was due throughout; and
+/// when it was over.
+fn longest_stall(asked: &[Asked], ended: &[Ended]) -> (Duration, Timestamp) {
     let mut endings: Vec<(Timestamp, &SagaAddress)> =
         ended.iter().map(|ended| (ended.at, &ended.saga)).collect();
     endings.sort_unstable();
@@ -197,11 +207,11 @@ fn longest_stall(asked: &[Asked], ended: &[Ended]) -> Duration {
         asked.iter().map(|asked| (&asked.saga, asked.due)).collect();
     let mut by_due: BTreeSet<(Timestamp, &SagaAddress)> =
         due.iter().map(|(saga, due)| (*due, *saga)).collect();
-    let mut longest = Duration::ZERO;
+    let mut longest = (Duration::ZERO, Timestamp(0));
     let mut last = Timestamp(i64::MIN);
     for (at, saga) in endings {
         if let Some((oldest, _)) = by_due.first() {
-            longest = longest.max(at.since((*oldest).max(last)));
+            longest = longest.max((at.since((*oldest).max(last)), at));
         }
         last = at;
         if let Some(due) = due.remove(saga) {
@@ -313,6 +323,7 @@ mod tests {
             ended("c", 13, "succeeded"),
             ended("b", 15, "succeeded"),
         ];
-        assert_eq!(longest_stall(&asked, &ended), Duration::from_secs(3));
+        let stall = (Duration::from_secs(3), Timestamp(13_000_000));
+        assert_eq!(longest_stall(&asked, &ended), stall);
     }
 }

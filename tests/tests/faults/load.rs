@@ -116,7 +116,8 @@ pub(crate) async fn publish(
     }
 }
 
-fn now() -> Timestamp {
+/// The machine's clock.
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let micros = since.map_or(0, |since| since.as_micros());
     Timestamp(i64::try_from(micros).unwrap_or(i64::MAX))

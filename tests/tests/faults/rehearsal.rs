@@ -220,7 +220,10 @@ impl Rehearsal {
         cluster: &mut Cluster,
         chance: &mut fastrand::Rng,
     ) -> anyhow::Result<()> {
-        let server = chance.usize(..SERVERS);
+        let server = match fault {
+            Fault::FullDisk => SMALL,
+            _ => chance.usize(..SERVERS),
+        };
         let hold = tokio::time::sleep(self.plan.fault);
         self.say(&format!("{fault} (server {server})"));
         match fault {
@@ -284,8 +287,8 @@ impl Rehearsal {
                 hold.await;
                 disk.free()?;
                 // A server that could not write has given up JetStream until it is started again.
-                cluster.kill(SMALL)?;
-                cluster.launch(SMALL)?;
+                cluster.kill(server)?;
+                cluster.launch(server)?;
             }
             _ => unreachable!("befalls members"),
         }
@@ -411,6 +414,9 @@ impl Rehearsal {
             "longest stall",
             format!("{:.1} s", verdict.longest_stall.as_secs_f64()),
         );
+        let ago = load::now().since(verdict.stalled_until);
+        let until = self.began.elapsed().saturating_sub(ago);
+        row("  over at second", format!("{:.1}", until.as_secs_f64()));
         row(
             "slowest saga",
             format!("{:.1} s", verdict.slowest.as_secs_f64()),
