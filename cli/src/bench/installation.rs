@@ -36,6 +36,8 @@ const READY_TIME: Duration = Duration::from_secs(30);
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// How long the last commands may take to be removed; on a broker that is joined there may be others.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// For how long nothing is stored when all is.
+const STILL_TIME: Duration = Duration::from_millis(20);
 /// Starts under way while sagas are prepared.
 const BUSY: usize = 256;
 /// How long a refused start rests.
@@ -210,14 +212,18 @@ impl Installation {
         }
     }
 
-    /// What has been used and stored so far, when no command is left.
+    /// What has been used and stored so far, when no command is left and nothing more is stored: a saga's
+    /// outcome is heard of before the broker has stored it, and before its last commands are removed.
     pub(super) async fn account(&self) -> Result<Account, Trouble> {
         let began = Instant::now();
         let mut stored = Stored::read(self.target.client()).await?;
-        // A saga's outcome may come before its last commands are acknowledged and removed.
-        while stored.commands > 0 && began.elapsed() < DRAIN_TIME {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+        while began.elapsed() < DRAIN_TIME {
+            tokio::time::sleep(STILL_TIME).await;
+            let before = stored.messages;
             stored = Stored::read(self.target.client()).await?;
+            if stored.commands == 0 && stored.messages == before {
+                break;
+            }
         }
         Ok(Account {
             usage: self.fleet.usage(),
