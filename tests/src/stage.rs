@@ -20,7 +20,7 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for what must come; generous, so that a slow machine is no failure.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 /// Pause between two looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
