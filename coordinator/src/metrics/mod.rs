@@ -1,12 +1,12 @@
 //! Metrics: recorded once, as OpenTelemetry instruments, and read in three ways.
 //!
-//! * [`reference`] says what each is called and means.
-//! * [`saga`] tells them from the history that the fold gives, [`poll`] looks at the broker.
-//! * They leave by OTLP if an endpoint is configured ([`Metrics::from_environment`]), on a scrape page
-//!   for Prometheus ([`page`]), and as the answer to a question over NATS ([`answer`]).
+//! * `reference` says what each is called and means.
+//! * `saga` tells them from the history that the fold gives, `poll` looks at the broker.
+//! * They leave by OTLP if an endpoint is configured (`Metrics::from_environment`), on a scrape page
+//!   for Prometheus (`page`), and as the answer to a question over NATS (`answer`).
 //!
 //! Invariants: nothing here decides anything or makes anybody wait; the number of series is bounded by
-//! [`labels`]; what is counted twice or not at all after a crash is told in `docs/metrics.md`.
+//! `labels`; what is counted twice or not at all after a crash is told in `docs/metrics.md`.
 
 mod answer;
 mod instruments;
