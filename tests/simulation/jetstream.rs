@@ -76,19 +76,19 @@ impl Stream {
         }
     }
 
-    /// Stores a message, unless its id is known or its expectation is wrong; the id is looked at first.
+    /// Stores a message, unless its expectation is wrong or its id is known; the expectation is looked at first.
     pub(crate) fn publish(&mut self, now: i64, draft: Draft) -> Answer {
-        if let Some(id) = &draft.id {
-            match self.ids.get(id) {
-                Some((at, seq)) if now - at < self.window => return Answer::Duplicate(*seq),
-                _ => {}
-            }
-        }
         if let Some(expected) = draft.expected_last {
             let subject = draft.expected_subject.as_ref().unwrap_or(&draft.subject);
             let last = self.last_of(subject).map_or(0, |stored| stored.seq);
             if last != expected {
                 return Answer::WrongLast;
+            }
+        }
+        if let Some(id) = &draft.id {
+            match self.ids.get(id) {
+                Some((at, seq)) if now - at < self.window => return Answer::Duplicate(*seq),
+                _ => {}
             }
         }
         self.last += 1;
