@@ -174,11 +174,11 @@ impl Table {
 
     /// Takes a saga's state out to be folded; [`Table::put_back`] must follow.
     pub(super) fn take(&mut self, address: &SagaAddress) -> Option<Saga> {
-        self.wake(address);
         let live = self.sagas.get_mut(address)?;
         match std::mem::replace(&mut live.held, Held::Nothing) {
+            Held::Nothing => None,
             Held::Whole(saga) => Some(*saga),
-            Held::Nothing | Held::Resting(..) => None,
+            Held::Resting(_, body) => decode(address, &body),
         }
     }
 
