@@ -31,6 +31,8 @@ use installation::Installation;
 use load::{Keys, Pace};
 use measurement::{Figures, Measurement, Turns};
 use report::Report;
+use startup::Startup;
+use takeover::Takeover;
 
 /// Starts everything, measures every workload at every level, and reports.
 pub(crate) async fn bench(
@@ -46,20 +48,12 @@ pub(crate) async fn bench(
     let directory = tempfile::tempdir().map_err(Trouble::Write)?;
     if arguments.startup {
         let startup = startup::measure(arguments, directory.path()).await?;
-        render::print(&if is_json {
-            startup.json()?
-        } else {
-            startup.table()
-        })?;
+        report::show(&startup, Startup::table, is_json)?;
         return Ok(Exit::Done);
     }
     if arguments.takeover {
         let takeover = takeover::measure(broker, arguments, directory.path()).await?;
-        render::print(&if is_json {
-            takeover.json()?
-        } else {
-            takeover.table()
-        })?;
+        report::show(&takeover, Takeover::table, is_json)?;
         return Ok(Exit::Done);
     }
     let mut session = Session {
@@ -87,12 +81,7 @@ pub(crate) async fn bench(
         }
     }
     let report = session.report(arguments, measurements)?;
-    let text = if is_json {
-        report.json()?
-    } else {
-        report.tables()
-    };
-    render::print(&text)?;
+    report::show(&report, Report::tables, is_json)?;
     if let Some(file) = &arguments.report {
         std::fs::write(file, page::page(&report)?).map_err(Trouble::Write)?;
     }

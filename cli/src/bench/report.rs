@@ -24,11 +24,6 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn json(&self) -> Result<String, Trouble> {
-        let text = serde_json::to_string_pretty(self).map_err(Trouble::bench)?;
-        Ok(text + "\n")
-    }
-
     /// Two tables: what users see, and what it costs. Below them, what went wrong.
     pub(super) fn tables(&self) -> String {
         let mut speed = render::table(&[
@@ -78,6 +73,32 @@ impl Report {
         let tables = [&speed, &cost].map(render::lines);
         format!("{}\n{}{remarks}", tables[0], tables[1])
     }
+}
+
+/// A report as JSON for programs, or as `text` for people.
+pub(super) fn show<T: Serialize>(
+    report: &T,
+    text: impl FnOnce(&T) -> String,
+    is_json: bool,
+) -> Result<(), Trouble> {
+    let shown = if is_json {
+        serde_json::to_string_pretty(report).map_err(Trouble::bench)? + "\n"
+    } else {
+        text(report)
+    };
+    render::print(&shown)
+}
+
+/// A table of single figures, each with what it is of and its unit.
+pub(super) fn figures<const N: usize>(rows: [(&str, String, &str); N]) -> String {
+    let mut table = render::table(&[]);
+    for (what, figure, unit) in rows {
+        table.add_row([what, &figure, unit]);
+    }
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    render::lines(&table)
 }
 
 fn add(table: &mut Table, head: &[String], cells: Vec<String>) {

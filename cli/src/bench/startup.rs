@@ -4,9 +4,9 @@ use super::{
     broker::Broker,
     installation::{coordinators, wait_until_owned},
     process::{Fleet, Usage},
+    report,
 };
-use crate::{arguments::BenchArguments, render, trouble::Trouble};
-use comfy_table::CellAlignment;
+use crate::{arguments::BenchArguments, trouble::Trouble};
 use serde::Serialize;
 use std::{
     fs,
@@ -87,8 +87,7 @@ pub(super) async fn measure(
 
 impl Startup {
     pub(super) fn table(&self) -> String {
-        let mut table = render::table(&[]);
-        for (what, figure, unit) in [
+        let rows = [
             ("dirigent --help", self.help_ms, "ms"),
             ("the binary", self.binary_mib, "MiB"),
             (
@@ -98,18 +97,8 @@ impl Startup {
             ),
             ("an idle coordinator", self.idle_cpu_percent, "% of a core"),
             ("", self.idle_resident_mib, "MiB resident"),
-        ] {
-            table.add_row([what, &format!("{figure:.1}"), unit]);
-        }
-        if let Some(column) = table.column_mut(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        render::lines(&table)
-    }
-
-    pub(super) fn json(&self) -> Result<String, Trouble> {
-        let text = serde_json::to_string_pretty(self).map_err(Trouble::bench)?;
-        Ok(text + "\n")
+        ];
+        report::figures(rows.map(|(what, figure, unit)| (what, format!("{figure:.1}"), unit)))
     }
 }
 

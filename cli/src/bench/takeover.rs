@@ -4,17 +4,16 @@
 use super::{
     installation::Installation,
     load::Keys,
+    report,
     target::{Started, request_start},
     workload::{Workload, input},
 };
 use crate::{
     arguments::{BenchArguments, BrokerArguments},
     connection::Connection,
-    render,
     trouble::Trouble,
 };
 use async_nats::Subscriber;
-use comfy_table::CellAlignment;
 use dirigent_contracts::{
     api::{StartRequest, StatusRequest},
     id::SagaKey,
@@ -114,8 +113,7 @@ pub(super) async fn measure(
 
 impl Takeover {
     pub(super) fn table(&self) -> String {
-        let mut table = render::table(&[]);
-        let rows = [
+        report::figures([
             ("waiting sagas", format!("{}", self.waiting), ""),
             (
                 "from the owner's death to the claim of the next",
@@ -142,19 +140,7 @@ impl Takeover {
                 format!("{:.0}", self.bytes_per_saga_taken_over),
                 "bytes, where it was taken over",
             ),
-        ];
-        for (what, figure, unit) in rows {
-            table.add_row([what, &figure, unit]);
-        }
-        if let Some(column) = table.column_mut(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        render::lines(&table)
-    }
-
-    pub(super) fn json(&self) -> Result<String, Trouble> {
-        let text = serde_json::to_string_pretty(self).map_err(Trouble::bench)?;
-        Ok(text + "\n")
+        ])
     }
 }
 
