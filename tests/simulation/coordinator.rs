@@ -26,10 +26,12 @@ use dirigent_contracts::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, OnceLock},
+    sync::{Arc, LazyLock, OnceLock},
     time::{Duration, Instant},
 };
 use uuid::Uuid;
+
+static SETTINGS: LazyLock<Settings> = LazyLock::new(Settings::default);
 
 /// One coordinator process, and what was before it under its name.
 pub(super) struct Coordinator {
@@ -219,7 +221,7 @@ impl World {
                 ..
             }) = running
             {
-                owner.save(Settings::default().snapshot_interval, micros(now - *began));
+                owner.save(SETTINGS.snapshot_interval, micros(now - *began));
             }
             self.pump(at, partition);
         }
@@ -383,7 +385,7 @@ impl World {
         let Some(owner) = &running.owner else { return };
         if let Some((since, _)) = &running.leaving {
             let is_left = owner.is_catching_up() || (running.outstanding == 0 && owner.is_saved());
-            if is_left || now - since > interval(Settings::default().drain_timeout) {
+            if is_left || now - since > interval(SETTINGS.drain_timeout) {
                 self.end(at, partition, "it has left");
             }
             return;

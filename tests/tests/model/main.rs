@@ -22,6 +22,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(3_600);
+/// How long a server may take to deliver what it has.
+const PATIENCE: Duration = Duration::from_secs(30);
 const SEEDS: u64 = 12;
 const STEPS: u32 = 150;
 const SUBJECTS: [&str; 3] = ["m.a", "m.b", "m.c"];
@@ -93,9 +95,16 @@ impl Pair {
     }
 
     async fn fetch(&mut self) -> anyhow::Result<()> {
-        let mut batch = self.consumer.fetch().max_messages(1).messages().await?;
-        let real = batch.next().await.transpose().map_err(anyhow::Error::msg)?;
         let model = self.model.fetch(&self.life.to_string(), 0).cloned();
+        // A server may take a moment until it offers again what was given back; what the model does
+        // not have, the server must not have at once.
+        let mut batch = if model.is_some() {
+            let batch = self.consumer.batch().max_messages(1).expires(PATIENCE);
+            batch.messages().await?
+        } else {
+            self.consumer.fetch().max_messages(1).messages().await?
+        };
+        let real = batch.next().await.transpose().map_err(anyhow::Error::msg)?;
         let seq = match &real {
             Some(message) => Some(message.info().map_err(anyhow::Error::msg)?.stream_sequence),
             None => None,
