@@ -7,6 +7,8 @@
 //!
 //! The order of commits, which everything rests on, stands in [`owner`].
 
+#[cfg(test)]
+mod cost;
 mod live;
 mod membership;
 pub(crate) mod messages;

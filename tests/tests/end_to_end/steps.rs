@@ -6,7 +6,13 @@ use dirigent_tests::{
     stage::{Stage, story},
 };
 use dirigent_worker::TaskError;
+use futures::StreamExt as _;
 use serde_json::json;
+
+/// What the messages of one saga of `THREE` have, subjects and headers included; numbers and names of
+/// processes vary a little.
+const BYTES: usize = 3_410;
+const MARGIN: usize = 40;
 
 const THREE: &str = "
 QueryLanguage: JSONata
@@ -31,7 +37,9 @@ async fn a_saga_of_three_steps_costs_eight_messages() -> anyhow::Result<()> {
     let history = stage.history("three", "k-1").await?;
     assert_eq!(story(&history), ["done A", "done B", "done C", "succeeded"]);
 
-    // A second one, counted at the server: what was stored, wherever.
+    // A second one, counted at the server, what was stored, wherever; and as it passes.
+    let mut passing = stage.client.subscribe("dirigent.>").await?;
+    stage.client.flush().await?;
     let before = stored(&stage).await?;
     stage.run("three", "k-2", json!({"n": 0})).await?;
     let after = stored(&stage).await?;
@@ -39,6 +47,21 @@ async fn a_saga_of_three_steps_costs_eight_messages() -> anyhow::Result<()> {
         after - before,
         8,
         "1 start, 3 commands, 3 replies, 1 outcome"
+    );
+    passing.unsubscribe().await?;
+    let mut bytes = 0;
+    let mut messages = 0;
+    while let Some(message) = passing.next().await {
+        if !message.subject.starts_with("dirigent.api.") {
+            bytes += message.length;
+            messages += 1;
+        }
+    }
+    assert_eq!(messages, 8);
+    // Less is welcome too, and is to be written down here.
+    assert!(
+        (BYTES.saturating_sub(MARGIN)..=BYTES + MARGIN).contains(&bytes),
+        "the messages of a saga have {bytes} bytes, subjects and headers included, and had {BYTES}"
     );
     Ok(())
 }
