@@ -74,7 +74,10 @@ pub fn decode<T: Body>(bytes: &[u8]) -> Result<T, DecodeError> {
         what: T::WHAT,
         source,
     };
-    let Version { v } = read(bytes).map_err(malformed)?;
+    let v = match leading_version(bytes) {
+        Some(v) => v,
+        None => read::<Version>(bytes).map_err(malformed)?.v,
+    };
     if v != FORMAT_VERSION {
         return Err(DecodeError::Version {
             what: T::WHAT,
@@ -82,6 +85,18 @@ pub fn decode<T: Body>(bytes: &[u8]) -> Result<T, DecodeError> {
         });
     }
     read(bytes).map_err(malformed)
+}
+
+/// The version, if it is the first field and a small number, as we write it: then nothing else has to be
+/// read for it.
+fn leading_version(bytes: &[u8]) -> Option<u8> {
+    // A map of up to 15 fields, or of up to 65,535; a string of one byte; a number below 128.
+    match bytes {
+        [0x80..=0x8f, 0xa1, b'v', v @ 0..0x80, ..] | [0xde, _, _, 0xa1, b'v', v @ 0..0x80, ..] => {
+            Some(*v)
+        }
+        _ => None,
+    }
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, rmp_serde::decode::Error> {

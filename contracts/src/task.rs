@@ -2,7 +2,10 @@
 
 use crate::{
     envelope::Body,
-    id::{CommandId, EffectId, IdError, PartitionId, RunId, SagaAddress, TaskName},
+    id::{
+        CommandId, DefinitionName, EffectId, IdError, PartitionId, RunId, SagaAddress, SagaKey,
+        TaskName,
+    },
     outcome::Failure,
     time::Timestamp,
     token,
@@ -25,6 +28,7 @@ pub enum Direction {
 
 /// Asks for one attempt of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "CommandFields")]
 pub struct Command {
     /// Identity of this attempt.
     pub command: CommandId,
@@ -66,8 +70,59 @@ impl Body for Command {
     const WHAT: &'static str = "command";
 }
 
+/// A command as it is read: what serde flattens it has to keep aside first, and that took most of the
+/// time.
+#[derive(Deserialize)]
+struct CommandFields {
+    command: CommandId,
+    effect: EffectId,
+    attempt: u32,
+    task: TaskName,
+    definition: DefinitionName,
+    key: SagaKey,
+    run: RunId,
+    partition: PartitionId,
+    state: String,
+    direction: Direction,
+    #[serde(default)]
+    undoes: Option<EffectId>,
+    input: Arc<Value>,
+    deadline: Timestamp,
+    #[serde(default)]
+    heartbeat_ms: Option<u64>,
+    #[serde(default)]
+    token: Option<String>,
+    reply_to: String,
+}
+
+impl From<CommandFields> for Command {
+    fn from(fields: CommandFields) -> Self {
+        Self {
+            command: fields.command,
+            effect: fields.effect,
+            attempt: fields.attempt,
+            task: fields.task,
+            saga: SagaAddress {
+                definition: fields.definition,
+                key: fields.key,
+            },
+            run: fields.run,
+            partition: fields.partition,
+            state: fields.state,
+            direction: fields.direction,
+            undoes: fields.undoes,
+            input: fields.input,
+            deadline: fields.deadline,
+            heartbeat_ms: fields.heartbeat_ms,
+            token: fields.token,
+            reply_to: fields.reply_to,
+        }
+    }
+}
+
 /// Answers a command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "ReplyFields")]
 pub struct Reply {
     /// The command that is answered.
     pub command: CommandId,
@@ -101,6 +156,63 @@ pub struct Timing {
 
 impl Body for Reply {
     const WHAT: &'static str = "reply";
+}
+
+/// A reply as it is read, for the reason of [`CommandFields`].
+#[derive(Deserialize)]
+struct ReplyFields {
+    command: CommandId,
+    status: ReplyStatus,
+    #[serde(default)]
+    output: Arc<Value>,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    cause: String,
+    #[serde(default = "yes")]
+    retryable: bool,
+    #[serde(default)]
+    callback: bool,
+    #[serde(default)]
+    worker: String,
+    #[serde(default)]
+    timing: Option<Timing>,
+}
+
+/// The tag of a [`TaskResult`].
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ReplyStatus {
+    Succeeded,
+    Failed,
+    Heartbeat,
+}
+
+impl TryFrom<ReplyFields> for Reply {
+    type Error = &'static str;
+
+    fn try_from(fields: ReplyFields) -> Result<Self, Self::Error> {
+        let result = match fields.status {
+            ReplyStatus::Succeeded => TaskResult::Succeeded {
+                output: fields.output,
+            },
+            ReplyStatus::Failed => TaskResult::Failed {
+                failure: Failure {
+                    error: fields.error.ok_or("missing field `error`")?,
+                    cause: fields.cause,
+                },
+                retryable: fields.retryable,
+            },
+            ReplyStatus::Heartbeat => TaskResult::Heartbeat,
+        };
+        Ok(Self {
+            command: fields.command,
+            result,
+            callback: fields.callback,
+            worker: fields.worker,
+            timing: fields.timing,
+        })
+    }
 }
 
 /// What became of an attempt.

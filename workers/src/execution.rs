@@ -55,7 +55,7 @@ pub(crate) struct Executor {
 
 impl Executor {
     /// Executes one command. What is logged meanwhile, by a handler too, tells which saga it is about.
-    pub(crate) async fn execute(self, message: jetstream::Message) {
+    pub(crate) async fn execute(&self, message: jetstream::Message) {
         let _occupied = self.meter.occupy();
         let command = match envelope::decode::<Command>(&message.payload) {
             Ok(command) => Arc::new(command),

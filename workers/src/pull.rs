@@ -146,7 +146,12 @@ impl Puller {
                 self.start_anew().await?;
             }
             self.ask(capacity).await?;
-            match tokio::time::timeout(CONNECTION_POLL, self.subscriber.next()).await {
+            // What has come already needs no timer.
+            let next = match self.subscriber.next().now_or_never() {
+                Some(next) => Ok(next),
+                None => tokio::time::timeout(CONNECTION_POLL, self.subscriber.next()).await,
+            };
+            match next {
                 Err(_elapsed) => {}
                 Ok(None) => return Err(PullError::Closed("the subscription ended".into())),
                 Ok(Some(raw)) => {

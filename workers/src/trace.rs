@@ -10,7 +10,9 @@ use dirigent_contracts::{
 };
 use opentelemetry::{
     Context, KeyValue, SpanId, TraceFlags, TraceId, global,
-    trace::{SpanContext, SpanKind, Status, TraceContextExt as _, TraceState, Tracer as _},
+    trace::{
+        Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, TraceState, Tracer as _,
+    },
 };
 
 /// Name of the instrumentation scope.
@@ -59,8 +61,11 @@ impl ExecutionSpan {
         let tracer = global::tracer(SCOPE);
         let builder = tracer
             .span_builder(format!("run {}", command.task))
-            .with_kind(SpanKind::Consumer)
-            .with_attributes([
+            .with_kind(SpanKind::Consumer);
+        let parent = remote(from);
+        let mut span = builder.start_with_context(&tracer, &parent);
+        if span.is_recording() {
+            span.set_attributes([
                 KeyValue::new("messaging.system", "nats"),
                 KeyValue::new("messaging.operation.type", "process"),
                 KeyValue::new(
@@ -73,8 +78,8 @@ impl ExecutionSpan {
                 KeyValue::new("dirigent.command", command.command.to_string()),
                 KeyValue::new("dirigent.attempt", i64::from(command.attempt)),
             ]);
-        let parent = remote(from);
-        let context = parent.with_span(builder.start_with_context(&tracer, &parent));
+        }
+        let context = parent.with_span(span);
         // Without a tracer provider there is no span; then the command's own context goes on.
         let own = own_context(&context).or(from.parent);
         Self {

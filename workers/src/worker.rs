@@ -181,22 +181,36 @@ impl Worker {
     /// away, or a task that no definition has named yet, is waited for.
     pub async fn run(self, stop: CancellationToken) {
         let log_payloads = std::env::var(LOG_PAYLOADS).is_ok_and(|it| it == "1" || it == "true");
-        let loops = self.tasks.iter().map(|(task, handler)| {
+        info!(worker = %self.name, tasks = ?self.tasks.keys().collect::<Vec<_>>(), "the worker is at work");
+        // Tasks of the runtime, not of the caller: a program's main thread is no thread of its pool, and
+        // would have to be woken for every command. They end with this function, like what they run.
+        let mut loops = JoinSet::new();
+        for (task, handler) in self.tasks {
             let executor = Executor {
                 jetstream: self.jetstream.clone(),
-                handler: Arc::clone(handler),
+                handler,
                 inbox: self.inbox.clone(),
                 worker: Arc::clone(&self.name),
-                meter: Arc::new(TaskMeter::new(task, self.concurrency)),
+                meter: Arc::new(TaskMeter::new(&task, self.concurrency)),
                 stop: stop.clone(),
                 log_payloads,
                 progress_interval: consumer::ACK_WAIT / 3,
             };
-            self.work_on(task, executor, &stop)
-        });
-        let ready = loops.collect::<Vec<_>>();
-        info!(worker = %self.name, tasks = ?self.tasks.keys().collect::<Vec<_>>(), "the worker is at work");
-        let mut running = join_all(ready).await;
+            let desk = Desk {
+                client: self.client.clone(),
+                task,
+                concurrency: self.concurrency,
+                stop: stop.clone(),
+            };
+            loops.spawn(desk.work(executor));
+        }
+        let mut running = Vec::new();
+        while let Some(ended) = loops.join_next().await {
+            match ended {
+                Ok(of_task) => running.push(of_task),
+                Err(error) => warn!(%error, "a task is not worked on any more"),
+            }
+        }
         let ended = join_all(running.iter_mut().map(drain));
         if tokio::time::timeout(self.drain_limit, ended).await.is_err() {
             let left: usize = running.iter().map(JoinSet::len).sum();
@@ -227,27 +241,34 @@ impl Worker {
         self.run(stop).await;
         Ok(())
     }
+}
 
-    /// Pulls and starts commands of one task until `stop`, and gives back what is under way then.
-    async fn work_on(
-        &self,
-        task: &TaskName,
-        mut executor: Executor,
-        stop: &CancellationToken,
-    ) -> JoinSet<()> {
+/// Where the commands of one task are taken in.
+struct Desk {
+    client: Client,
+    task: TaskName,
+    concurrency: usize,
+    stop: CancellationToken,
+}
+
+impl Desk {
+    /// Pulls and starts commands of the task until `stop`, and gives back what is under way then.
+    async fn work(self, mut executor: Executor) -> JoinSet<()> {
+        let Self { task, stop, .. } = &self;
         // Dropped with the worker: a handler that went on would keep its command from everybody else.
         let mut running = JoinSet::new();
         let places = Arc::new(Semaphore::new(self.concurrency));
         while !stop.is_cancelled() {
             let open = insist("opening a task's consumer", || {
-                open_consumer(&self.jetstream, task)
+                open_consumer(&executor.jetstream, task)
             });
             let consumer = tokio::select! {
                 () = stop.cancelled() => break,
                 consumer = open => consumer,
             };
             executor.progress_interval = consumer.cached_info().config.ack_wait / 3;
-            let opened = Puller::open(self.client.clone(), self.jetstream.clone(), consumer).await;
+            let jetstream = executor.jetstream.clone();
+            let opened = Puller::open(self.client.clone(), jetstream, consumer).await;
             let result = match opened {
                 Ok(puller) => pull(puller, &executor, &places, &mut running, stop).await,
                 Err(error) => Err(error),
@@ -272,6 +293,7 @@ async fn pull(
     running: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> Result<(), PullError> {
+    let executor = Arc::new(executor.clone());
     let result = loop {
         let next = async {
             let Ok(place) = Arc::clone(places).acquire_owned().await else {
@@ -285,7 +307,7 @@ async fn pull(
             Some(_) = running.join_next() => {}
             next = next => match next {
                 Ok((message, place)) => {
-                    let executor = executor.clone();
+                    let executor = Arc::clone(&executor);
                     running.spawn(async move {
                         executor.execute(message).await;
                         drop(place);

@@ -99,7 +99,7 @@ impl Api {
                 .last()
                 .filter(|_| !is_ours && !name.starts_with("Nats-"))
             {
-                again = again.with_header(name, value.to_string());
+                again = again.with_header(name.to_string(), value.to_string());
             }
         }
         let again = again.with_message_id(format!("replay.{}", request.number));

@@ -64,7 +64,6 @@ impl From<BrokerError> for Refusal {
 }
 
 /// What the operations work with.
-#[derive(Clone)]
 struct Api {
     broker: Broker,
     definitions: Definitions,
@@ -103,12 +102,12 @@ pub(crate) async fn serve(
             .map_err(|error| error.to_string())?;
         requests.push(endpoint.map(move |request| (operation, request)).boxed());
     }
-    let api = Api {
+    let api = Arc::new(Api {
         broker,
         definitions,
         router,
         owners,
-    };
+    });
     Ok(tokio::spawn(answer_all(api, service, requests, stop)))
 }
 
@@ -132,7 +131,7 @@ const OPERATIONS: [&str; 14] = [
 type Requests = SelectAll<futures::stream::BoxStream<'static, (&'static str, Request)>>;
 
 async fn answer_all(
-    api: Api,
+    api: Arc<Api>,
     service: service::Service,
     mut requests: Requests,
     stop: CancellationToken,
@@ -150,7 +149,7 @@ async fn answer_all(
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             break;
         };
-        let api = api.clone();
+        let api = Arc::clone(&api);
         running.spawn(async move {
             let _place = place;
             api.answer(operation, &request).await;

@@ -119,6 +119,11 @@ impl JournalReader {
     pub(crate) async fn next(&mut self) -> Result<Delivered, BrokerError> {
         self.entries.recv().await.ok_or(BrokerError::Closed)
     }
+
+    /// The next entry, if it has come already.
+    pub(crate) fn ready(&mut self) -> Option<Delivered> {
+        self.entries.try_recv().ok()
+    }
 }
 
 impl Drop for JournalReader {

@@ -142,7 +142,9 @@ impl Broker {
         client.flush().await.map_err(|_| BrokerError::Closed)?;
         let assets = assets::prepare(&client, &context, settings).await?;
         Ok(Self {
-            publisher: Publisher::start(context.clone(), settings.metrics.clone()),
+            publisher: Publisher::start(client.clone(), settings.metrics.clone())
+                .await
+                .map_err(|_| BrokerError::Closed)?,
             snapshots: Snapshots::new(
                 context.clone(),
                 assets.sagas,

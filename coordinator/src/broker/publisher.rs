@@ -1,22 +1,23 @@
 //! Publishing that does not give up: pipelined, and retried under the same message id.
 //!
-//! One task sends and collects all acknowledgements, so messages leave in the order in which they
-//! were handed over, and a caller that stops waiting stops nothing.
+//! One task sends, and hears all acknowledgements on one inbox, numbered by their subjects: so messages
+//! leave in the order in which they were handed over, a caller that stops waiting stops nothing, and a
+//! message costs no timer, no channel and no future of its own. Every message of every saga comes
+//! through here (what that saves stands in `docs/performance.md`).
 
 use crate::metrics::Metrics;
 use async_nats::{
-    HeaderMap,
-    jetstream::{
-        Context,
-        context::{PublishError, PublishErrorKind},
-        message::PublishMessage,
-        publish::PublishAck,
-    },
+    Client, HeaderMap, Message, StatusCode, Subject, Subscriber,
+    client::PublishErrorKind,
+    jetstream::{Error, ErrorCode},
 };
 use bytes::Bytes;
 use dirigent_contracts::header::{self, TraceContext};
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::StreamExt;
+use serde::Deserialize;
 use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, VecDeque},
     future::Future,
     time::{Duration, Instant},
 };
@@ -28,23 +29,27 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// After how many repetitions a message that gets no acknowledgement is worth a warning.
 const WORTH_A_WARNING: u32 = 5;
 
-/// Most messages that are not acknowledged; others wait in the queue. Well below what the client
-/// lets out at a time, so that sending never waits for an acknowledgement.
-const MOST_PENDING: usize = super::MOST_IN_FLIGHT / 2;
+/// Most messages that are not acknowledged; others wait in the queue.
+const MOST_PENDING: usize = 8_192;
+/// How often it is looked after what was not acknowledged in time, or is to be repeated.
+const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+/// Most messages and acknowledgements that are taken in one go.
+const AT_ONCE: usize = 64;
 
 /// A message on its way to a stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
-    subject: String,
-    headers: HeaderMap,
+    subject: Subject,
+    /// Made into a [`HeaderMap`] when it is sent: cloning one costs more.
+    headers: Vec<(Cow<'static, str>, String)>,
     body: Bytes,
 }
 
 impl Outgoing {
     pub(crate) fn new(subject: String, body: Vec<u8>) -> Self {
         Self {
-            subject,
-            headers: HeaderMap::new(),
+            subject: subject.into(),
+            headers: Vec::with_capacity(2),
             body: body.into(),
         }
     }
@@ -83,8 +88,8 @@ impl Outgoing {
             .with_header(header::DEAD_REASON, reason)
     }
 
-    pub(crate) fn with_header(mut self, name: &str, value: String) -> Self {
-        self.headers.insert(name, value);
+    pub(crate) fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: String) -> Self {
+        self.headers.push((name.into(), value));
         self
     }
 
@@ -99,7 +104,9 @@ impl Outgoing {
 
     #[cfg(test)]
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(async_nats::HeaderValue::as_str)
+        let mut headers = self.headers.iter();
+        let (_, value) = headers.find(|(known, _)| *known == name)?;
+        Some(value)
     }
 }
 
@@ -117,12 +124,15 @@ pub(crate) enum Published {
     Refused(String),
 }
 
-/// One message, with who waits for it.
+/// Who is told what became of a message.
+type Done = Box<dyn FnOnce(Published) + Send>;
+
+/// One message, with who is told.
 struct Order {
     message: Outgoing,
     repetitions: u32,
     since: Instant,
-    done: oneshot::Sender<Published>,
+    done: Done,
 }
 
 /// Publishes to streams. Clones share one pipeline.
@@ -131,10 +141,27 @@ pub(crate) struct Publisher(mpsc::UnboundedSender<Order>);
 
 impl Publisher {
     /// A publisher on its own pipeline, which ends when the last clone is dropped and all is stored.
-    pub(crate) fn start(context: Context, metrics: Metrics) -> Self {
+    ///
+    /// # Errors
+    /// If the connection is closed.
+    pub(crate) async fn start(
+        client: Client,
+        metrics: Metrics,
+    ) -> Result<Self, async_nats::SubscribeError> {
         let (orders, queue) = mpsc::unbounded_channel();
-        tokio::spawn(pump(context, metrics, queue));
-        Self(orders)
+        let inbox = client.new_inbox();
+        let acknowledgements = client.subscribe(format!("{inbox}.*")).await?;
+        let pipeline = Pipeline {
+            client,
+            metrics,
+            inbox,
+            pending: HashMap::new(),
+            sent: VecDeque::new(),
+            resting: BTreeMap::new(),
+            number: 0,
+        };
+        tokio::spawn(pipeline.run(queue, acknowledgements));
+        Ok(Self(orders))
     }
 
     /// Hands a message over. It is published even if nobody waits for the answer, and again under
@@ -144,16 +171,9 @@ impl Publisher {
         message: Outgoing,
     ) -> impl Future<Output = Published> + Send + 'static + use<> {
         let (done, answer) = oneshot::channel();
-        let handed_over = self.0.send(Order {
-            message,
-            repetitions: 0,
-            since: Instant::now(),
-            done,
-        });
+        // Nobody need be waiting.
+        self.publish_then(message, move |published| drop(done.send(published)));
         async move {
-            if handed_over.is_err() {
-                return std::future::pending().await;
-            }
             match answer.await {
                 Ok(published) => published,
                 // The runtime is shutting down: nothing may be concluded from that.
@@ -161,108 +181,210 @@ impl Publisher {
             }
         }
     }
+
+    /// Hands a message over, as [`Self::publish`] does, and says what is to be done behind that. It is not
+    /// done if the runtime shuts down before.
+    pub(crate) fn publish_then(
+        &self,
+        message: Outgoing,
+        done: impl FnOnce(Published) + Send + 'static,
+    ) {
+        // The pipeline ends before its publishers only with the runtime.
+        let _ = self.0.send(Order {
+            message,
+            repetitions: 0,
+            since: Instant::now(),
+            done: Box::new(done),
+        });
+    }
 }
 
-type Attempt = BoxFuture<'static, (Order, Result<PublishAck, PublishError>)>;
+/// The one task's state.
+struct Pipeline {
+    client: Client,
+    metrics: Metrics,
+    inbox: String,
+    /// What was sent and not acknowledged.
+    pending: HashMap<u64, Order>,
+    /// When what was sent, in this order; some of it is acknowledged.
+    sent: VecDeque<(Instant, u64)>,
+    /// What is sent again, and when.
+    resting: BTreeMap<(Instant, u64), Order>,
+    /// Of the last message that was sent.
+    number: u64,
+}
 
-async fn pump(context: Context, metrics: Metrics, mut queue: mpsc::UnboundedReceiver<Order>) {
-    let mut attempts: FuturesUnordered<Attempt> = FuturesUnordered::new();
-    let mut is_open = true;
-    while is_open || !attempts.is_empty() {
-        tokio::select! {
-            order = queue.recv(), if is_open && attempts.len() < MOST_PENDING => match order {
-                Some(order) => {
-                    let attempt = send(&context, order).await;
-                    attempts.push(attempt);
+impl Pipeline {
+    async fn run(
+        mut self,
+        mut queue: mpsc::UnboundedReceiver<Order>,
+        mut acknowledgements: Subscriber,
+    ) {
+        let mut orders = Vec::with_capacity(AT_ONCE);
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_open = true;
+        while is_open || !self.pending.is_empty() || !self.resting.is_empty() {
+            let room = MOST_PENDING.saturating_sub(self.pending.len()).min(AT_ONCE);
+            tokio::select! {
+                biased;
+                Some(acknowledgement) = acknowledgements.next() => self.hear(&acknowledgement),
+                count = queue.recv_many(&mut orders, room), if is_open && room > 0 => {
+                    is_open = count > 0;
+                    for order in orders.drain(..) {
+                        self.send(order).await;
+                    }
                 }
-                None => is_open = false,
+                _ = look.tick(), if !self.pending.is_empty() || !self.resting.is_empty() => {
+                    self.look().await;
+                }
+            }
+        }
+    }
+
+    /// Puts a message on the wire.
+    async fn send(&mut self, order: Order) {
+        self.number += 1;
+        let number = self.number;
+        let Outgoing {
+            subject,
+            headers: named,
+            body,
+        } = &order.message;
+        let mut headers = HeaderMap::new();
+        for (name, value) in named {
+            headers.insert(name.as_ref(), value.as_str());
+        }
+        let (subject, body) = (subject.clone(), body.clone());
+        let reply = Subject::from(format!("{}.{number}", self.inbox));
+        let sent = self
+            .client
+            .publish_with_reply_and_headers(subject, reply, headers, body)
+            .await;
+        match sent {
+            Ok(()) => {
+                self.sent.push_back((Instant::now(), number));
+                self.pending.insert(number, order);
+            }
+            Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                self.conclude(order, Published::Refused(error.to_string()));
+            }
+            Err(error) => self.repeat(order, &error),
+        }
+    }
+
+    /// An acknowledgement came, or a refusal.
+    fn hear(&mut self, acknowledgement: &Message) {
+        let number = acknowledgement.subject.rsplit('.').next();
+        let number = number.and_then(|number| number.parse::<u64>().ok());
+        // What was repeated meanwhile is heard under its new number.
+        let Some(order) = number.and_then(|number| self.pending.remove(&number)) else {
+            return;
+        };
+        match Answer::of(acknowledgement) {
+            Answer::Stored(seq) => self.conclude(order, Published::Stored { seq }),
+            Answer::Refused(error) => match error.error_code() {
+                ErrorCode::STREAM_WRONG_LAST_SEQUENCE
+                | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
+                    self.conclude(order, Published::AlreadyExists);
+                }
+                // Another try cannot mend these: the message itself is not acceptable to its stream.
+                ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
+                | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
+                    self.conclude(order, Published::Refused(error.to_string()));
+                }
+                _ => self.repeat(order, &error),
             },
-            Some((order, result)) = attempts.next(), if !attempts.is_empty() => {
-                if let Some(again) = conclude(&context, &metrics, order, result) {
-                    attempts.push(again);
-                }
+            Answer::Strange(what) => self.repeat(order, &what),
+        }
+    }
+
+    /// Looks after what was not acknowledged in time, and after what is to be sent again.
+    async fn look(&mut self) {
+        let now = Instant::now();
+        while let Some((at, number)) = self.sent.front().copied() {
+            if now.duration_since(at) < super::ANSWER_TIME && self.pending.contains_key(&number) {
+                break;
             }
+            self.sent.pop_front();
+            if let Some(order) = self.pending.remove(&number) {
+                self.repeat(order, &"no acknowledgement came");
+            }
+        }
+        while let Some(entry) = self.resting.first_entry() {
+            if entry.key().0 > now || self.pending.len() >= MOST_PENDING {
+                break;
+            }
+            let order = entry.remove();
+            self.send(order).await;
+        }
+    }
+
+    /// Lets a message rest, and sends it again behind that.
+    fn repeat(&mut self, mut order: Order, reason: &dyn std::fmt::Display) {
+        order.repetitions += 1;
+        let instruments = self.metrics.instruments();
+        instruments.publish_repetitions.add(1, &[]);
+        if order.repetitions.is_multiple_of(WORTH_A_WARNING) {
+            tracing::warn!(
+                subject = order.message.subject(),
+                error = %reason,
+                repetitions = order.repetitions,
+                "a message is not stored yet; trying on"
+            );
+        }
+        let doubled = FIRST_WAIT * 2_u32.saturating_pow(order.repetitions.min(8) - 1);
+        let at = Instant::now() + doubled.min(LONGEST_WAIT);
+        self.number += 1;
+        self.resting.insert((at, self.number), order);
+    }
+
+    fn conclude(&mut self, order: Order, published: Published) {
+        let took = order.since.elapsed().as_secs_f64();
+        let instruments = self.metrics.instruments();
+        instruments.publish_duration.record(took, &[]);
+        (order.done)(published);
+        // What is acknowledged in order leaves nothing behind.
+        while let Some((_, number)) = self.sent.front() {
+            if self.pending.contains_key(number) {
+                break;
+            }
+            self.sent.pop_front();
         }
     }
 }
 
-/// Puts a message on the wire; the future waits for its acknowledgement.
-#[expect(
-    clippy::async_yields_async,
-    reason = "messages are sent one by one, in order, and acknowledged many at a time"
-)]
-fn send(context: &Context, order: Order) -> BoxFuture<'_, Attempt> {
-    let publish = PublishMessage::build()
-        .payload(order.message.body.clone())
-        .headers(order.message.headers.clone());
-    async move {
-        match context
-            .send_publish(order.message.subject.clone(), publish)
-            .await
-        {
-            Ok(ack) => async move { (order, ack.await) }.boxed(),
-            Err(error) => async move { (order, Err(error)) }.boxed(),
+/// What the broker says to a message.
+enum Answer {
+    Stored(u64),
+    Refused(Error),
+    Strange(String),
+}
+
+/// The fields that matter of an acknowledgement.
+#[derive(Deserialize)]
+struct Acknowledgement {
+    #[serde(default)]
+    seq: u64,
+    error: Option<Error>,
+}
+
+impl Answer {
+    fn of(message: &Message) -> Self {
+        match message.status {
+            Some(StatusCode::NO_RESPONDERS) => {
+                return Self::Strange("no stream takes this subject".to_owned());
+            }
+            Some(status) => return Self::Strange(format!("the broker answered {status}")),
+            None => {}
+        }
+        match serde_json::from_slice(&message.payload) {
+            Ok(Acknowledgement {
+                error: Some(error), ..
+            }) => Self::Refused(error),
+            Ok(Acknowledgement { seq, .. }) if seq > 0 => Self::Stored(seq),
+            Ok(_) => Self::Strange("the broker answered without a sequence".to_owned()),
+            Err(error) => Self::Strange(error.to_string()),
         }
     }
-    .boxed()
-}
-
-/// Tells the caller, or says how to try again.
-fn conclude(
-    context: &Context,
-    metrics: &Metrics,
-    mut order: Order,
-    result: Result<PublishAck, PublishError>,
-) -> Option<Attempt> {
-    let published = match result {
-        Ok(ack) => Published::Stored { seq: ack.sequence },
-        Err(error) => match error.kind() {
-            PublishErrorKind::WrongLastSequence => Published::AlreadyExists,
-            PublishErrorKind::MaxPayloadExceeded => Published::Refused(error.to_string()),
-            _ if is_permanent(&error) => Published::Refused(reason(&error)),
-            _ => {
-                order.repetitions += 1;
-                metrics.instruments().publish_repetitions.add(1, &[]);
-                if order.repetitions.is_multiple_of(WORTH_A_WARNING) {
-                    tracing::warn!(
-                        subject = order.message.subject(),
-                        error = reason(&error),
-                        repetitions = order.repetitions,
-                        "a message is not stored yet; trying on"
-                    );
-                }
-                let doubled = FIRST_WAIT * 2_u32.saturating_pow(order.repetitions.min(8) - 1);
-                let context = context.clone();
-                let again = async move {
-                    tokio::time::sleep(doubled.min(LONGEST_WAIT)).await;
-                    send(&context, order).await.await
-                };
-                return Some(again.boxed());
-            }
-        },
-    };
-    let took = order.since.elapsed().as_secs_f64();
-    metrics.instruments().publish_duration.record(took, &[]);
-    // Nobody need be waiting.
-    let _ = order.done.send(published);
-    None
-}
-
-/// Errors that another try cannot mend: the message itself is not acceptable to its stream.
-fn is_permanent(error: &PublishError) -> bool {
-    use async_nats::jetstream::ErrorCode;
-    std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>())
-        .is_some_and(|error| {
-            [
-                ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
-                ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM,
-            ]
-            .contains(&error.error_code())
-        })
-}
-
-fn reason(error: &PublishError) -> String {
-    std::error::Error::source(error)
-        .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }

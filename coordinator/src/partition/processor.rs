@@ -35,11 +35,14 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 /// Most effects that may be unacknowledged before the journal is read on: back-pressure.
 const MOST_OWED: usize = 8_192;
+/// Most entries that are folded before anything else gets its turn.
+const AT_ONCE: usize = 32;
 
 /// How long the broker rests before it is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -75,7 +78,7 @@ pub(crate) struct Tools {
 }
 
 /// One effect that is settled: done, or never to be, and why.
-type Ack = BoxFuture<'static, (Debt, Result<(), String>)>;
+type Settled = (Debt, Result<(), String>);
 
 /// One finished write to the bucket.
 enum Saved {
@@ -91,7 +94,13 @@ pub(crate) struct Processor {
     fence: Fence,
     owner: Owner,
     meter: PartitionMeter,
-    acks: FuturesUnordered<Ack>,
+    /// What was published is heard of here.
+    settled: mpsc::UnboundedReceiver<Settled>,
+    settles: mpsc::UnboundedSender<Settled>,
+    /// How much was published and is not settled.
+    published: usize,
+    /// Effects that take more than a message.
+    errands: FuturesUnordered<BoxFuture<'static, Settled>>,
     saves: FuturesUnordered<BoxFuture<'static, Result<Saved, SaveError>>>,
     began: Instant,
 }
@@ -106,13 +115,17 @@ pub(super) async fn own(
     let mut meter = PartitionMeter::new(tools.settings.metrics.clone(), partition);
     let (fence, owner, reader) = recover(partition, &tools).await?;
     meter.recovered(owner.outlines(), owner.folded(), reader.end());
+    let (settles, settled) = mpsc::unbounded_channel();
     let processor = Processor {
         partition,
         tools,
         fence,
         owner,
         meter,
-        acks: FuturesUnordered::new(),
+        settled,
+        settles,
+        published: 0,
+        errands: FuturesUnordered::new(),
         saves: FuturesUnordered::new(),
         began,
     };
@@ -189,20 +202,42 @@ impl Processor {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some((debt, result)) = self.acks.next(), if !self.acks.is_empty() => {
+                Some(settled) = self.settled.recv(), if self.published > 0 => self.settle(settled),
+                Some((debt, result)) = self.errands.next(), if !self.errands.is_empty() => {
                     self.owner.settle(debt, result);
                 }
                 Some(saved) = self.saves.next(), if !self.saves.is_empty() => self.saved(saved)?,
                 () = until(deadline), if deadline.is_some() => self.owner.fire_timers(now()),
                 Some(question) = questions.next() => self.answer(question).await,
-                delivered = reader.next(), if self.acks.len() < MOST_OWED => {
+                delivered = reader.next(), if self.owed() < MOST_OWED => {
                     let delivered = delivered.map_err(|error| self.broker(&error))?;
                     self.take(delivered).await;
+                    // What has come already needs no further look at everything else.
+                    for _ in 1..AT_ONCE {
+                        let Some(delivered) = reader.ready() else { break };
+                        self.act();
+                        self.take(delivered).await;
+                    }
                 }
                 _ = tick.tick() => self.owner.save(interval, self.began.elapsed()),
             }
         }
         self.leave().await
+    }
+
+    /// How many effects are not settled.
+    fn owed(&self) -> usize {
+        self.published + self.errands.len()
+    }
+
+    /// Takes in what became of a message, and of those that are known already.
+    fn settle(&mut self, settled: Settled) {
+        let mut next = Some(settled);
+        while let Some((debt, result)) = next {
+            self.published -= 1;
+            self.owner.settle(debt, result);
+            next = self.settled.try_recv().ok();
+        }
     }
 
     fn broker(&self, error: &dyn std::fmt::Display) -> ProcessorError {
@@ -275,27 +310,32 @@ impl Processor {
         for action in self.owner.actions() {
             match action {
                 Action::Publish(message, debt) => {
-                    let published = self.tools.publisher.publish(message);
-                    let ack = async move { (debt, stored(published.await)) };
-                    self.acks.push(ack.boxed());
+                    let settles = self.settles.clone();
+                    self.published += 1;
+                    self.tools
+                        .publisher
+                        .publish_then(message, move |published| {
+                            // Nobody hears it any more if the partition was left meanwhile.
+                            let _ = settles.send((debt, stored(published)));
+                        });
                 }
                 Action::StartChild(debt) => {
                     let tools = self.tools.clone();
-                    let ack = async move {
+                    let errand = async move {
                         let result = start_child(&tools, debt.effect.as_ref()).await;
                         (debt, result)
                     };
-                    self.acks.push(ack.boxed());
+                    self.errands.push(errand.boxed());
                 }
                 Action::Store(debt) => {
                     let tools = self.tools.clone();
                     let state = self.owner.state(&debt.saga);
                     let span = logs::span(self.partition, &debt.saga, state);
-                    let ack = async move {
+                    let errand = async move {
                         let result = ask_store(&tools, debt.effect.as_ref(), span).await;
                         (debt, result)
                     };
-                    self.acks.push(ack.boxed());
+                    self.errands.push(errand.boxed());
                 }
                 Action::Announce(message) => drop(self.tools.publisher.publish(message)),
                 Action::Put {
@@ -353,7 +393,7 @@ impl Processor {
         loop {
             self.owner.save(Duration::ZERO, self.began.elapsed());
             self.act();
-            if self.acks.is_empty() && self.saves.is_empty() && self.owner.is_saved() {
+            if self.owed() == 0 && self.saves.is_empty() && self.owner.is_saved() {
                 tracing::info!(
                     partition = self.partition.0,
                     "left the partition, all is saved"
@@ -361,7 +401,8 @@ impl Processor {
                 return Ok(());
             }
             tokio::select! {
-                Some((debt, result)) = self.acks.next(), if !self.acks.is_empty() => {
+                Some(settled) = self.settled.recv(), if self.published > 0 => self.settle(settled),
+                Some((debt, result)) = self.errands.next(), if !self.errands.is_empty() => {
                     self.owner.settle(debt, result);
                 }
                 Some(saved) = self.saves.next(), if !self.saves.is_empty() => self.saved(saved)?,

@@ -189,7 +189,7 @@ impl Router {
         for (name, value) in headers(message) {
             // The broker's own headers were for the first delivery.
             if !name.starts_with("Nats-") {
-                letter = letter.with_header(&name, value);
+                letter = letter.with_header(name, value);
             }
         }
         let letter = letter
