@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// The format version that this build writes, and the only one that it reads.
 pub const FORMAT_VERSION: u8 = 1;
 
+/// What most bodies fit into.
+const USUAL_BYTES: usize = 1_024;
+
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -58,11 +61,15 @@ struct Version {
     reason = "writing our own types to memory has no way to fail"
 )]
 pub fn encode<T: Body>(body: &T) -> Vec<u8> {
-    rmp_serde::to_vec_named(&Outgoing {
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    let outgoing = Outgoing {
         v: FORMAT_VERSION,
         body,
-    })
-    .expect("a body is always representable")
+    };
+    outgoing
+        .serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map())
+        .expect("a body is always representable");
+    bytes
 }
 
 /// Decodes a body.
