@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use async_nats::{
     HeaderMap,
     jetstream::{
-        Context,
+        Context, ErrorCode,
         context::{PublishError, PublishErrorKind},
         message::PublishMessage,
         publish::PublishAck,
@@ -115,11 +115,15 @@ pub(crate) enum Published {
     AlreadyExists,
     /// The broker will never take it, and why.
     Refused(String),
+    /// The stream has no room for it, and why; only if it is published unless it is full.
+    Full(String),
 }
 
 /// One message, with who waits for it.
 struct Order {
     message: Outgoing,
+    /// Whether it is given up if the stream is full; else it is repeated until there is room.
+    unless_full: bool,
     repetitions: u32,
     since: Instant,
     done: oneshot::Sender<Published>,
@@ -143,9 +147,26 @@ impl Publisher {
         &self,
         message: Outgoing,
     ) -> impl Future<Output = Published> + Send + 'static + use<> {
+        self.hand_over(message, false)
+    }
+
+    /// Hands a message over that its sender can do without if the stream has no room for it.
+    pub(crate) fn publish_unless_full(
+        &self,
+        message: Outgoing,
+    ) -> impl Future<Output = Published> + Send + 'static + use<> {
+        self.hand_over(message, true)
+    }
+
+    fn hand_over(
+        &self,
+        message: Outgoing,
+        unless_full: bool,
+    ) -> impl Future<Output = Published> + Send + 'static + use<> {
         let (done, answer) = oneshot::channel();
         let handed_over = self.0.send(Order {
             message,
+            unless_full,
             repetitions: 0,
             since: Instant::now(),
             done,
@@ -164,12 +185,19 @@ impl Publisher {
 }
 
 type Attempt = BoxFuture<'static, (Order, Result<PublishAck, PublishError>)>;
+type Rest = BoxFuture<'static, Order>;
 
 async fn pump(context: Context, metrics: Metrics, mut queue: mpsc::UnboundedReceiver<Order>) {
     let mut attempts: FuturesUnordered<Attempt> = FuturesUnordered::new();
+    // What a stream refuses for now keeps nobody else's place.
+    let mut resting: FuturesUnordered<Rest> = FuturesUnordered::new();
     let mut is_open = true;
-    while is_open || !attempts.is_empty() {
+    while is_open || !attempts.is_empty() || !resting.is_empty() {
         tokio::select! {
+            Some(order) = resting.next(), if !resting.is_empty() && attempts.len() < MOST_PENDING => {
+                let attempt = send(&context, order).await;
+                attempts.push(attempt);
+            }
             order = queue.recv(), if is_open && attempts.len() < MOST_PENDING => match order {
                 Some(order) => {
                     let attempt = send(&context, order).await;
@@ -178,8 +206,8 @@ async fn pump(context: Context, metrics: Metrics, mut queue: mpsc::UnboundedRece
                 None => is_open = false,
             },
             Some((order, result)) = attempts.next(), if !attempts.is_empty() => {
-                if let Some(again) = conclude(&context, &metrics, order, result) {
-                    attempts.push(again);
+                if let Some(rest) = conclude(&metrics, order, result) {
+                    resting.push(rest);
                 }
             }
         }
@@ -207,19 +235,19 @@ fn send(context: &Context, order: Order) -> BoxFuture<'_, Attempt> {
     .boxed()
 }
 
-/// Tells the caller, or says how to try again.
+/// Tells the caller, or says when to try again.
 fn conclude(
-    context: &Context,
     metrics: &Metrics,
     mut order: Order,
     result: Result<PublishAck, PublishError>,
-) -> Option<Attempt> {
+) -> Option<Rest> {
     let published = match result {
         Ok(ack) => Published::Stored { seq: ack.sequence },
         Err(error) => match error.kind() {
             PublishErrorKind::WrongLastSequence => Published::AlreadyExists,
             PublishErrorKind::MaxPayloadExceeded => Published::Refused(error.to_string()),
             _ if is_permanent(&error) => Published::Refused(reason(&error)),
+            _ if order.unless_full && is_full(&error) => Published::Full(reason(&error)),
             _ => {
                 order.repetitions += 1;
                 metrics.instruments().publish_repetitions.add(1, &[]);
@@ -232,12 +260,11 @@ fn conclude(
                     );
                 }
                 let doubled = FIRST_WAIT * 2_u32.saturating_pow(order.repetitions.min(8) - 1);
-                let context = context.clone();
-                let again = async move {
+                let rest = async move {
                     tokio::time::sleep(doubled.min(LONGEST_WAIT)).await;
-                    send(&context, order).await.await
+                    order
                 };
-                return Some(again.boxed());
+                return Some(rest.boxed());
             }
         },
     };
@@ -250,16 +277,26 @@ fn conclude(
 
 /// Errors that another try cannot mend: the message itself is not acceptable to its stream.
 fn is_permanent(error: &PublishError) -> bool {
-    use async_nats::jetstream::ErrorCode;
-    std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>())
-        .is_some_and(|error| {
-            [
-                ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
-                ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM,
-            ]
-            .contains(&error.error_code())
-        })
+    server_error(error).is_some_and(|error| {
+        [
+            ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
+            ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM,
+        ]
+        .contains(&error.error_code())
+    })
+}
+
+/// Whether a limit that an operator has set on the stream is reached. The code stands for any failure
+/// to store; only the text says which.
+fn is_full(error: &PublishError) -> bool {
+    server_error(error).is_some_and(|error| {
+        error.error_code() == ErrorCode::STREAM_STORE_FAILED
+            && error.to_string().contains("maximum")
+    })
+}
+
+fn server_error(error: &PublishError) -> Option<&async_nats::jetstream::Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 fn reason(error: &PublishError) -> String {

@@ -596,9 +596,15 @@ pub(super) fn failure_of(outcome: &Outcome) -> Failure {
     }
 }
 
-/// Whether work may have been done although the attempt failed.
+/// Whether work may have been done although the attempt failed. A command for which one owner found no
+/// room may have been published by another, in the moment in which a partition has two.
 fn leaves_doubt(failure: &Failure) -> bool {
-    [error_name::WORKER_PANIC, error_name::POISON_COMMAND].contains(&failure.error.as_str())
+    [
+        error_name::WORKER_PANIC,
+        error_name::POISON_COMMAND,
+        error_name::QUEUE_FULL,
+    ]
+    .contains(&failure.error.as_str())
 }
 
 /// The pause before another attempt: the interval, grown by the backoff rate for each retry so far,

@@ -4,10 +4,12 @@
 //! deadlines, ticks, questions and the signal to stop.
 
 use super::{
+    clock::Clock,
     messages,
-    owner::{Action, Debt, Owner},
+    owner::{Action, Debt, Owner, Refused},
 };
 use crate::{
+    admission::Admission,
     api::live,
     broker::{
         journal::{Delivered, JournalReader},
@@ -24,6 +26,7 @@ use crate::{
 };
 use dirigent_contracts::{
     api::SagaSummary,
+    envelope,
     id::{JournalSeq, PartitionId, SagaAddress},
     journal::{Entry, Start},
     outcome::SagaStatus,
@@ -70,12 +73,13 @@ pub(crate) struct Tools {
     pub(crate) definitions: Definitions,
     pub(crate) spans: Spans,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) admission: Admission,
     /// How many partitions the installation has.
     pub(crate) partitions: u16,
 }
 
 /// One effect that is settled: done, or never to be, and why.
-type Ack = BoxFuture<'static, (Debt, Result<(), String>)>;
+type Ack = BoxFuture<'static, (Debt, Result<(), Refused>)>;
 
 /// One finished write to the bucket.
 enum Saved {
@@ -94,6 +98,7 @@ pub(crate) struct Processor {
     acks: FuturesUnordered<Ack>,
     saves: FuturesUnordered<BoxFuture<'static, Result<Saved, SaveError>>>,
     began: Instant,
+    clock: Clock,
 }
 
 /// Owns a partition until `stop`, then leaves everything saved.
@@ -115,8 +120,12 @@ pub(super) async fn own(
         acks: FuturesUnordered::new(),
         saves: FuturesUnordered::new(),
         began,
+        clock: Clock::new(now(), Instant::now()),
     };
-    processor.run(reader, stop).await
+    let admission = processor.tools.admission.clone();
+    let left = processor.run(reader, stop).await;
+    admission.set_load(partition, 0);
+    left
 }
 
 /// Loads the snapshots and opens the journal behind the checkpoint.
@@ -185,7 +194,10 @@ impl Processor {
                     "caught up"
                 );
             }
+            let load = reader.behind() + self.acks.len();
+            self.tools.admission.set_load(self.partition, load);
             let deadline = self.owner.next_deadline();
+            let wait = deadline.map(|deadline| deadline.since(self.now()));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -193,7 +205,10 @@ impl Processor {
                     self.owner.settle(debt, result);
                 }
                 Some(saved) = self.saves.next(), if !self.saves.is_empty() => self.saved(saved)?,
-                () = until(deadline), if deadline.is_some() => self.owner.fire_timers(now()),
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
+                    let now = self.now();
+                    self.owner.fire_timers(now);
+                }
                 Some(question) = questions.next() => self.answer(question).await,
                 delivered = reader.next(), if self.acks.len() < MOST_OWED => {
                     let delivered = delivered.map_err(|error| self.broker(&error))?;
@@ -212,6 +227,10 @@ impl Processor {
         }
     }
 
+    fn now(&mut self) -> Timestamp {
+        self.clock.read(now(), Instant::now())
+    }
+
     /// Takes in one entry of the journal.
     async fn take(&mut self, delivered: Delivered) {
         let Some(record) = self.decode(&delivered) else {
@@ -222,8 +241,8 @@ impl Processor {
         };
         let program = self.program(&record).await;
         let since = self.began.elapsed();
-        let began = Instant::now();
-        let effects = self.owner.take(&record, program.as_deref(), now(), since);
+        let (now, began) = (self.now(), Instant::now());
+        let effects = self.owner.take(&record, program.as_deref(), now, since);
         let took = began.elapsed();
         let state = self.owner.state(&record.address);
         let payloads = self.tools.settings.log_payloads;
@@ -231,6 +250,14 @@ impl Processor {
         self.tools.spans.record(&record, state, &effects);
         let subject = &delivered.subject;
         self.meter.folded(subject, &record, state, &effects, took);
+        if let Entry::Reply(reply) = &record.entry
+            && reply.is_of_worker()
+            && effects.ignored.is_none()
+            && !self.owner.is_catching_up()
+            && let Some(task) = subject.rsplit('.').next()
+        {
+            self.tools.admission.queue(task).answered();
+        }
     }
 
     /// Reads an entry; what cannot be read is said and kept: it stays in the journal.
@@ -270,65 +297,94 @@ impl Processor {
             .await
     }
 
-    /// Does what the owner has decided.
+    /// Does what the owner has decided, and what it decides because of that.
     fn act(&mut self) {
-        for action in self.owner.actions() {
-            match action {
-                Action::Publish(message, debt) => {
-                    let published = self.tools.publisher.publish(message);
-                    let ack = async move { (debt, stored(published.await)) };
-                    self.acks.push(ack.boxed());
-                }
-                Action::StartChild(debt) => {
-                    let tools = self.tools.clone();
-                    let ack = async move {
-                        let result = start_child(&tools, debt.effect.as_ref()).await;
-                        (debt, result)
-                    };
-                    self.acks.push(ack.boxed());
-                }
-                Action::Store(debt) => {
-                    let tools = self.tools.clone();
-                    let state = self.owner.state(&debt.saga);
-                    let span = logs::span(self.partition, &debt.saga, state);
-                    let ack = async move {
-                        let result = ask_store(&tools, debt.effect.as_ref(), span).await;
-                        (debt, result)
-                    };
-                    self.acks.push(ack.boxed());
-                }
-                Action::Announce(message) => drop(self.tools.publisher.publish(message)),
-                Action::Put {
-                    saga,
-                    key,
-                    body,
-                    applied,
-                } => {
-                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
-                    let save = async move {
-                        snapshots.put(&fence, &key, body).await?;
-                        Ok(Saved::Put(saga, applied))
-                    };
-                    self.saves.push(save.boxed());
-                }
-                Action::Remove { saga, key } => {
-                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
-                    let save = async move {
-                        snapshots.remove(&fence, &key).await?;
-                        Ok(Saved::Removed(saga))
-                    };
-                    self.saves.push(save.boxed());
-                }
-                Action::Checkpoint(checkpoint) => {
-                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
-                    let save = async move {
-                        snapshots.set_checkpoint(&fence, checkpoint).await?;
-                        Ok(Saved::Checkpoint(checkpoint))
-                    };
-                    self.saves.push(save.boxed());
-                }
+        loop {
+            let actions = self.owner.actions();
+            if actions.is_empty() {
+                return;
+            }
+            actions.into_iter().for_each(|action| self.perform(action));
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Publish(message, debt) => self.publish(message, debt),
+            Action::StartChild(debt) => {
+                let tools = self.tools.clone();
+                let ack = async move {
+                    let result = start_child(&tools, debt.effect.as_ref()).await;
+                    (debt, result)
+                };
+                self.acks.push(ack.boxed());
+            }
+            Action::Store(debt) => {
+                let tools = self.tools.clone();
+                let state = self.owner.state(&debt.saga);
+                let span = logs::span(self.partition, &debt.saga, state);
+                let ack = async move {
+                    let result = ask_store(&tools, debt.effect.as_ref(), span).await;
+                    (debt, result)
+                };
+                self.acks.push(ack.boxed());
+            }
+            Action::Announce(message) => drop(self.tools.publisher.publish(message)),
+            Action::Put {
+                saga,
+                key,
+                body,
+                applied,
+            } => {
+                let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
+                let save = async move {
+                    snapshots.put(&fence, &key, body).await?;
+                    Ok(Saved::Put(saga, applied))
+                };
+                self.saves.push(save.boxed());
+            }
+            Action::Remove { saga, key } => {
+                let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
+                let save = async move {
+                    snapshots.remove(&fence, &key).await?;
+                    Ok(Saved::Removed(saga))
+                };
+                self.saves.push(save.boxed());
+            }
+            Action::Checkpoint(checkpoint) => {
+                let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
+                let save = async move {
+                    snapshots.set_checkpoint(&fence, checkpoint).await?;
+                    Ok(Saved::Checkpoint(checkpoint))
+                };
+                self.saves.push(save.boxed());
             }
         }
+    }
+
+    /// Publishes what is owed. A command for which its queue has no room is refused instead.
+    fn publish(&mut self, message: Outgoing, debt: Debt) {
+        let may_refuse = self.owner.may_refuse(&debt);
+        if debt.command().is_some()
+            && let Some(task) = subject::command_task(message.subject())
+        {
+            let queue = self.tools.admission.queue(task);
+            if may_refuse && !queue.has_room() {
+                let most = queue.limit();
+                let reason = format!("{most} commands wait already, the most that may");
+                self.owner.settle(debt, Err(Refused::QueueFull(reason)));
+                return;
+            }
+            queue.asked();
+        }
+        let publisher = &self.tools.publisher;
+        self.acks.push(if may_refuse {
+            let published = publisher.publish_unless_full(message);
+            async move { (debt, stored(published.await)) }.boxed()
+        } else {
+            let published = publisher.publish(message);
+            async move { (debt, stored(published.await)) }.boxed()
+        });
     }
 
     fn saved(&mut self, saved: Result<Saved, SaveError>) -> Result<(), ProcessorError> {
@@ -430,10 +486,11 @@ pub(crate) fn decode_entry(
     })
 }
 
-fn stored(published: Published) -> Result<(), String> {
+fn stored(published: Published) -> Result<(), Refused> {
     match published {
         Published::Stored { .. } | Published::AlreadyExists => Ok(()),
-        Published::Refused(reason) => Err(reason),
+        Published::Refused(reason) => Err(Refused::Never(reason)),
+        Published::Full(reason) => Err(Refused::QueueFull(reason)),
     }
 }
 
@@ -442,7 +499,7 @@ async fn ask_store(
     tools: &Tools,
     effect: Option<&Effect>,
     span: tracing::Span,
-) -> Result<(), String> {
+) -> Result<(), Refused> {
     let Some(Effect::Store {
         command,
         reply_to,
@@ -458,7 +515,7 @@ async fn ask_store(
 }
 
 /// Starts a child, or finds that this very parent has started it before.
-async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Result<(), String> {
+async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Result<(), Refused> {
     let Some(Effect::StartChild {
         child,
         input,
@@ -469,10 +526,8 @@ async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Result<(), Strin
         return Ok(());
     };
     let Some(digest) = tools.definitions.latest(&child.definition).await else {
-        return Err(format!(
-            "there is no definition named '{}'",
-            child.definition
-        ));
+        let reason = format!("there is no definition named '{}'", child.definition);
+        return Err(Refused::Never(reason));
     };
     let message = messages::start_child(
         tools.partitions,
@@ -485,14 +540,16 @@ async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Result<(), Strin
     );
     let subject = message.subject().to_owned();
     match tools.publisher.publish(message).await {
-        Published::Stored { .. } => Ok(()),
-        Published::Refused(reason) => Err(reason),
         Published::AlreadyExists => match first_start(tools, &subject).await {
             Some(Start {
                 parent: Some(of), ..
             }) if of.command == parent.command => Ok(()),
-            _ => Err(format!("the saga {child} was started by somebody else")),
+            _ => {
+                let reason = format!("the saga {child} was started by somebody else");
+                Err(Refused::Never(reason))
+            }
         },
+        published => stored(published),
     }
 }
 
@@ -500,8 +557,8 @@ async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Result<(), Strin
 /// is asked again.
 async fn first_start(tools: &Tools, subject: &str) -> Option<Start> {
     loop {
-        match tools.snapshots.first_start(subject).await {
-            Ok(Some(start)) => return start,
+        match tools.snapshots.first_of_subject(subject).await {
+            Ok(Some(first)) => return envelope::decode(&first.body).ok(),
             Ok(None) => {}
             Err(error) => tracing::warn!(subject, %error, "a start cannot be read; trying on"),
         }
@@ -509,16 +566,10 @@ async fn first_start(tools: &Tools, subject: &str) -> Option<Start> {
     }
 }
 
-/// The local clock. It decides only when a timer is *published*; the fold goes by the journal's.
+/// The local clock as it stands.
 pub(crate) fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Timestamp(since.map_or(0, |since| {
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     }))
-}
-
-async fn until(deadline: Option<Timestamp>) {
-    if let Some(deadline) = deadline {
-        tokio::time::sleep(deadline.since(now())).await;
-    }
 }
