@@ -114,6 +114,8 @@ impl Api {
         let program = self.definitions.program(definition, digest).await;
         let consumers = program.as_ref().map_or(&[][..], |it| it.consumers());
         self.admission.admit(partition, consumers).map_err(|busy| {
+            let instruments = self.broker.metrics.instruments();
+            instruments.starts_refused.add(1, &[]);
             let seconds = admission::RETRY_AFTER.as_secs();
             let message = format!("too much is waiting: {busy}; try again in {seconds} s");
             Refusal::new(ErrorCode::Overloaded, message)

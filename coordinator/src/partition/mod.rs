@@ -8,6 +8,7 @@
 //! The order of commits, which everything rests on, stands in [`owner`].
 
 mod clock;
+mod errand;
 mod live;
 mod membership;
 pub(crate) mod messages;

@@ -5,7 +5,7 @@
 
 use super::{
     clock::Clock,
-    messages,
+    errand::{ask_store, start_child, stored},
     owner::{Action, Debt, Owner, Refused},
 };
 use crate::{
@@ -14,11 +14,11 @@ use crate::{
     broker::{
         journal::{Delivered, JournalReader},
         objects::Objects,
-        publisher::{Outgoing, Published, Publisher},
+        publisher::{Outgoing, Publisher},
         snapshots::{Fence, Loaded, SaveError, Snapshots},
     },
     definitions::Definitions,
-    engine::{self, Effect, Program, Record},
+    engine::{self, Program, Record},
     logs::{self, Payload},
     metrics::PartitionMeter,
     settings::Settings,
@@ -26,9 +26,8 @@ use crate::{
 };
 use dirigent_contracts::{
     api::SagaSummary,
-    envelope,
     id::{JournalSeq, PartitionId, SagaAddress},
-    journal::{Entry, Start},
+    journal::Entry,
     outcome::SagaStatus,
     subject::{self, EntryKind, JournalSubject},
     time::Timestamp,
@@ -39,13 +38,9 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 /// Most effects that may be unacknowledged before the journal is read on: back-pressure.
 const MOST_OWED: usize = 8_192;
-
-/// How long the broker rests before it is asked again.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a partition's owner gave up; another turn at it begins from the snapshots.
 #[derive(Debug, thiserror::Error)]
@@ -304,7 +299,9 @@ impl Processor {
             if actions.is_empty() {
                 return;
             }
-            actions.into_iter().for_each(|action| self.perform(action));
+            for action in actions {
+                self.perform(action);
+            }
         }
     }
 
@@ -370,6 +367,8 @@ impl Processor {
         {
             let queue = self.tools.admission.queue(task);
             if may_refuse && !queue.has_room() {
+                let instruments = self.tools.settings.metrics.instruments();
+                instruments.commands_refused.add(1, &[]);
                 let most = queue.limit();
                 let reason = format!("{most} commands wait already, the most that may");
                 self.owner.settle(debt, Err(Refused::QueueFull(reason)));
@@ -484,86 +483,6 @@ pub(crate) fn decode_entry(
         trace: delivered.trace,
         entry,
     })
-}
-
-fn stored(published: Published) -> Result<(), Refused> {
-    match published {
-        Published::Stored { .. } | Published::AlreadyExists => Ok(()),
-        Published::Refused(reason) => Err(Refused::Never(reason)),
-        Published::Full(reason) => Err(Refused::QueueFull(reason)),
-    }
-}
-
-/// Asks the object store, and stores its answer in the journal.
-async fn ask_store(
-    tools: &Tools,
-    effect: Option<&Effect>,
-    span: tracing::Span,
-) -> Result<(), Refused> {
-    let Some(Effect::Store {
-        command,
-        reply_to,
-        request,
-    }) = effect
-    else {
-        return Ok(());
-    };
-    let answer = tools.objects.answer(*command, request.clone());
-    let answer = answer.instrument(span).await;
-    let reply = messages::reply(*command, reply_to.clone(), answer);
-    stored(tools.publisher.publish(reply).await)
-}
-
-/// Starts a child, or finds that this very parent has started it before.
-async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Result<(), Refused> {
-    let Some(Effect::StartChild {
-        child,
-        input,
-        parent,
-        trace,
-    }) = effect
-    else {
-        return Ok(());
-    };
-    let Some(digest) = tools.definitions.latest(&child.definition).await else {
-        let reason = format!("there is no definition named '{}'", child.definition);
-        return Err(Refused::Never(reason));
-    };
-    let message = messages::start_child(
-        tools.partitions,
-        child,
-        digest,
-        Arc::clone(input),
-        parent.clone(),
-        None,
-        *trace,
-    );
-    let subject = message.subject().to_owned();
-    match tools.publisher.publish(message).await {
-        Published::AlreadyExists => match first_start(tools, &subject).await {
-            Some(Start {
-                parent: Some(of), ..
-            }) if of.command == parent.command => Ok(()),
-            _ => {
-                let reason = format!("the saga {child} was started by somebody else");
-                Err(Refused::Never(reason))
-            }
-        },
-        published => stored(published),
-    }
-}
-
-/// The start that stands where another was to stand. There is one: a server that does not know it yet
-/// is asked again.
-async fn first_start(tools: &Tools, subject: &str) -> Option<Start> {
-    loop {
-        match tools.snapshots.first_of_subject(subject).await {
-            Ok(Some(first)) => return envelope::decode(&first.body).ok(),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(subject, %error, "a start cannot be read; trying on"),
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
 }
 
 /// The local clock as it stands.

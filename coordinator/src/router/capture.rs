@@ -30,13 +30,16 @@ const MOST_PENDING: i64 = 10_000;
 /// How often another coordinator may be faster before that is an error.
 const TRIES: usize = 10;
 
+/// A subject that some stream must keep, and for what it is read, if it is.
+type Wish = (String, Option<Feed>);
+
 /// The subjects that are kept, and where.
 #[derive(Clone, Debug)]
 pub(super) struct Captures {
     context: Context,
     settings: Arc<Settings>,
     /// Subjects that are known to be kept, and for what they are known to be read.
-    known: Arc<Mutex<BTreeSet<(String, Option<Feed>)>>>,
+    known: Arc<Mutex<BTreeSet<Wish>>>,
     /// Streams with a consumer of ours.
     listened: Arc<Mutex<BTreeSet<(String, Feed)>>>,
     /// One change of a stream at a time.
@@ -78,7 +81,8 @@ impl Captures {
             for stream in streams {
                 self.listen(&stream, subject, feed.consumer()).await?;
                 // Former versions read everything with that one; what it has left must be heard.
-                let has_former = self.has_consumer(&stream, Feed::Triggers).await?;
+                let has_former =
+                    feed == Feed::Triggers || self.has_consumer(&stream, Feed::Triggers).await?;
                 if let Ok(mut listened) = self.listened.lock() {
                     listened.extend(has_former.then(|| (stream.clone(), Feed::Triggers)));
                     listened.insert((stream, feed));

@@ -230,7 +230,9 @@ States:
     let answer = stage.client.request(api, body.into()).await?;
     let headers = answer.headers.unwrap_or_default();
     assert_eq!(
-        headers.get(header::RETRY_AFTER).map(|it| it.as_str()),
+        headers
+            .get(header::RETRY_AFTER)
+            .map(async_nats::HeaderValue::as_str),
         Some("1")
     );
     // A definition that does not need the task, signals and timers are not held up.
