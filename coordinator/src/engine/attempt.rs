@@ -315,8 +315,12 @@ impl<'a> Turn<'a> {
                 );
                 self.finish(number, &output);
             }
-            (TaskResult::Failed { failure, retryable }, Activity::Attempt(_)) if is_current => {
-                if leaves_doubt(&failure) {
+            (TaskResult::Failed { failure, retryable }, Activity::Attempt(attempt))
+                if is_current =>
+            {
+                // A child tells how it ended, whatever the name of the error that ended it.
+                let is_child = matches!(attempt.kind, AttemptKind::Child(_));
+                if !is_child && leaves_doubt(&failure) {
                     scope.unknown.insert(command.attempt);
                 }
                 let told = failure.clone();
