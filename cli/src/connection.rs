@@ -101,6 +101,14 @@ fn service_error(headers: &async_nats::HeaderMap) -> Option<Trouble> {
     let message = headers
         .get(header::SERVICE_ERROR)
         .map_or("no reason was given", |it| it.as_str());
+    if code == Some(ErrorCode::Overloaded) {
+        let seconds = headers.get(header::RETRY_AFTER);
+        let seconds = seconds.and_then(|seconds| seconds.as_str().parse().ok());
+        return Some(Trouble::Overloaded {
+            message: message.to_owned(),
+            retry_after: Duration::from_secs(seconds.unwrap_or(1)),
+        });
+    }
     Some(Trouble::Refused {
         // A number that this build does not know: the fault is on the other side.
         code: code.unwrap_or(ErrorCode::Unavailable),

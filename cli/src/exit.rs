@@ -13,7 +13,7 @@ pub(crate) enum Exit {
     No = 1,
     /// The command line, or a file that it names, is not right. The number that clap uses.
     Usage = 2,
-    /// Nobody there.
+    /// Nobody there, or nobody who has the time.
     Unreachable = 3,
     /// No such thing.
     NotFound = 4,
@@ -44,7 +44,9 @@ impl Exit {
                 "the saga failed or was undone, `check` or `doctor` found a problem, or a service ended by itself"
             }
             Self::Usage => "the command line, or a file that it names, is not right",
-            Self::Unreachable => "no broker, or no coordinator, answers",
+            Self::Unreachable => {
+                "no broker, or no coordinator, answers, or there is too much to do"
+            }
             Self::NotFound => "there is no such saga, definition or letter",
             Self::Conflict => "too late or too early: already started, already ended, not stuck",
             Self::Timeout => "the saga goes on, but --timeout has passed",

@@ -4,7 +4,7 @@
 
 use crate::exit::Exit;
 use dirigent_contracts::api::ErrorCode;
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 /// Why a command could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,11 @@ pub(crate) enum Trouble {
     },
     #[error("{message}")]
     Refused { code: ErrorCode, message: String },
+    #[error("{message}")]
+    Overloaded {
+        message: String,
+        retry_after: Duration,
+    },
     #[error("cannot read {path}: {source}")]
     File { path: PathBuf, source: io::Error },
     #[error("cannot write {path}: {source}")]
@@ -98,14 +103,15 @@ impl Trouble {
             | Self::Unauthorized { .. }
             | Self::NoCoordinator { .. }
             | Self::NoAnswer { .. }
-            | Self::StrangeAnswer { .. } => Exit::Unreachable,
+            | Self::StrangeAnswer { .. }
+            | Self::Overloaded { .. } => Exit::Unreachable,
             Self::NotKept { .. } | Self::NoInstallation { .. } => Exit::NotFound,
             Self::NotEmpty { .. } | Self::Conducted { .. } => Exit::Conflict,
             Self::Refused { code, .. } => match code {
                 ErrorCode::NotFound => Exit::NotFound,
                 ErrorCode::Conflict => Exit::Conflict,
                 ErrorCode::BadRequest | ErrorCode::TooLarge => Exit::Usage,
-                ErrorCode::Unavailable => Exit::Unreachable,
+                ErrorCode::Unavailable | ErrorCode::Overloaded => Exit::Unreachable,
             },
             Self::File { .. }
             | Self::FileNotWritten { .. }
@@ -153,6 +159,9 @@ impl Trouble {
                 code: ErrorCode::Unavailable,
                 ..
             } => "nothing was changed; try again in a moment".into(),
+            Self::Overloaded { .. } => {
+                "nothing was changed; `dirigent doctor` tells what waits for which workers".into()
+            }
             Self::NotJson { .. } => {
                 "a text needs quotes of its own: '\"anna\"'; @FILE reads a file, - reads stdin"
                     .into()

@@ -54,3 +54,23 @@ fn an_open_loop_starts_what_was_asked_for_and_a_page_shows_it() {
     assert_eq!(page.matches("<svg").count(), 2);
     assert!(page.contains("e, load 20/s"), "{page}");
 }
+
+#[test]
+fn an_overload_is_measured_in_turns() {
+    let report = bench("w3 --overload 3 --in-flight 8 --sagas 200 --duration 1s --turns 1");
+    let rounds = report["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 1, "{report:#}");
+    let rate = |of: &str| rounds[0][of]["rate"].as_f64().unwrap();
+    assert!(
+        (rate("over") / rate("once") - 3.0).abs() < 0.1,
+        "{report:#}"
+    );
+    for of in ["once", "over"] {
+        let offer = &rounds[0][of];
+        assert!(offer["goodput"].as_f64().unwrap() > 0.0, "{report:#}");
+        assert_eq!(
+            (&offer["astray"], &offer["unfinished"]),
+            (&0.into(), &0.into())
+        );
+    }
+}

@@ -44,6 +44,8 @@ pub enum ErrorCode {
     Conflict,
     /// It is larger than the limit (413).
     TooLarge,
+    /// There is too much to do already (429); the header `Retry-After` says when to try again.
+    Overloaded,
     /// The broker did not do its part; try again (503).
     Unavailable,
 }
@@ -57,6 +59,7 @@ impl ErrorCode {
             Self::NotFound => 404,
             Self::Conflict => 409,
             Self::TooLarge => 413,
+            Self::Overloaded => 429,
             Self::Unavailable => 503,
         }
     }
@@ -69,6 +72,7 @@ impl ErrorCode {
             Self::NotFound,
             Self::Conflict,
             Self::TooLarge,
+            Self::Overloaded,
             Self::Unavailable,
         ]
         .into_iter()

@@ -41,6 +41,8 @@ pub const CHILD_NOT_STARTED: &str = "Dirigent.ChildNotStarted";
 pub const CHILD_CANCELED: &str = "Dirigent.ChildCanceled";
 /// A command was given up by the broker: it ended its worker on every delivery.
 pub const POISON_COMMAND: &str = "Dirigent.PoisonCommand";
+/// More commands wait for the workers of a task than may: this one was not published.
+pub const QUEUE_FULL: &str = "Dirigent.QueueFull";
 /// A handler panicked.
 pub const WORKER_PANIC: &str = "Dirigent.WorkerPanic";
 /// A handler got an input that it cannot read, or made an output that cannot be sent.

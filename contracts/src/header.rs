@@ -25,6 +25,8 @@ pub const DEAD_SOURCE: &str = "Dirigent-Dead-Source";
 pub const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
 /// An error that ended an API request: the text.
 pub const SERVICE_ERROR: &str = "Nats-Service-Error";
+/// In how many seconds a request that was refused for now may be made again (as HTTP's, RFC 9110, 10.2.3).
+pub const RETRY_AFTER: &str = "Retry-After";
 
 /// W3C trace context of a message: who caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -29,6 +29,8 @@ pub const PARTITIONS_BUCKET: &str = "dirigent-partitions";
 pub const INBOX_BUCKET: &str = "dirigent-inbox";
 /// Durable consumer by which the coordinators read trigger events of a stream.
 pub const ROUTER_CONSUMER: &str = "dirigent-router";
+/// Durable consumer by which the coordinators read events that sagas await.
+pub const AWAITED_CONSUMER: &str = "dirigent-awaited";
 /// Prefix of the request subjects.
 pub const API_PREFIX: &str = "dirigent.api";
 
@@ -182,6 +184,14 @@ pub fn command_filter(task: &TaskName) -> String {
 #[must_use]
 pub fn command_consumer(task: &TaskName) -> String {
     token::encode(task.as_str())
+}
+
+/// The token of the task in the subject of a command, which is also the name of its consumer; `None` if
+/// it is no such subject.
+#[must_use]
+pub fn command_task(subject: &str) -> Option<&str> {
+    let (task, _) = subject.strip_prefix("dirigent.command.")?.split_once('.')?;
+    Some(task)
 }
 
 /// Parses `dirigent.command.<task>.<command id>`.

@@ -141,6 +141,16 @@ pub struct Reply {
     pub timing: Option<Timing>,
 }
 
+impl Reply {
+    /// Whether a worker has answered its command with it: neither a sign of life, nor the answer of
+    /// whoever holds a token, nor of a coordinator.
+    #[must_use]
+    pub fn is_of_worker(&self) -> bool {
+        let is_signed = self.timing.is_some() || !self.worker.is_empty();
+        is_signed && !self.callback && self.result != TaskResult::Heartbeat
+    }
+}
+
 /// What a worker knows of the time that an attempt took.
 ///
 /// With the time of the journal entry that asked for the command, and that of the reply's own, it

@@ -1,6 +1,7 @@
 //! A running coordinator: what is started, in which order, and how it stops.
 
 use crate::{
+    admission::{self, Admission},
     api,
     broker::{Broker, BrokerError},
     definitions::Definitions,
@@ -48,8 +49,8 @@ pub struct Coordinator {
     ownership: JoinHandle<Result<(), OwnershipError>>,
     router: JoinHandle<()>,
     api: JoinHandle<()>,
-    /// What shows its metrics. Nothing is lost when it ends.
-    shows: JoinSet<()>,
+    /// What looks at queues and shows metrics. Nothing is lost when it ends.
+    watches: JoinSet<()>,
     metrics_address: Option<SocketAddr>,
     partitions: u16,
     durability: String,
@@ -78,6 +79,7 @@ impl Coordinator {
         let settings = Arc::new(settings);
         let definitions = Definitions::new(broker.definitions.clone());
         let owners = Owners::default();
+        let admission = Admission::new(broker.partitions, &settings);
         let tools = Tools {
             client: broker.client.clone(),
             publisher: broker.publisher.clone(),
@@ -86,31 +88,40 @@ impl Coordinator {
             definitions: definitions.clone(),
             spans: Spans::new(telemetry),
             settings: Arc::clone(&settings),
+            admission: admission.clone(),
             partitions: broker.partitions,
         };
         let stop = CancellationToken::new();
-        let router = Router::new(broker.clone(), definitions.clone(), Arc::clone(&settings));
-        let api = api::serve(
+        let router = Router::new(
             broker.clone(),
-            definitions,
-            router.clone(),
-            owners.clone(),
-            stop.clone(),
+            definitions.clone(),
+            admission.clone(),
+            Arc::clone(&settings),
         );
+        let api = api::Api {
+            broker: broker.clone(),
+            definitions,
+            router: router.clone(),
+            owners: owners.clone(),
+            admission: admission.clone(),
+            settings: Arc::clone(&settings),
+        };
+        let api = api::serve(api, stop.clone());
         let api = api.await.map_err(|reason| StartError::Api { reason })?;
         let metrics_address = page.as_ref().and_then(|page| page.local_addr().ok());
-        let mut shows = JoinSet::new();
+        let mut watches = JoinSet::new();
+        watches.spawn(admission::watch(broker.clone(), admission, stop.clone()));
         if let Some(page) = page {
             let readiness = Readiness {
                 client: broker.client.clone(),
                 owners: owners.clone(),
                 metrics: metrics.clone(),
             };
-            shows.spawn(metrics::serve(page, readiness, stop.clone()));
+            watches.spawn(metrics::serve(page, readiness, stop.clone()));
         }
-        shows.spawn(metrics::poll(broker.clone(), metrics.clone(), stop.clone()));
+        watches.spawn(metrics::poll(broker.clone(), metrics.clone(), stop.clone()));
         let (client, name) = (broker.client.clone(), settings.name.clone());
-        shows.spawn(metrics::answer(client, name, metrics, stop.clone()));
+        watches.spawn(metrics::answer(client, name, metrics, stop.clone()));
         let ownership = Ownership::new(broker.bucket.clone(), tools, owners);
         Ok(Self {
             partitions: broker.partitions,
@@ -118,7 +129,7 @@ impl Coordinator {
             ownership: tokio::spawn(ownership.run(stop.clone())),
             router: tokio::spawn(router.run(stop.clone())),
             api,
-            shows,
+            watches,
             metrics_address,
             stop,
         })
@@ -156,8 +167,8 @@ impl Coordinator {
         }
         report("router", self.router.await);
         report("api", self.api.await);
-        while let Some(ended) = self.shows.join_next().await {
-            report("metrics", ended);
+        while let Some(ended) = self.watches.join_next().await {
+            report("a watch", ended);
         }
     }
 }

@@ -15,6 +15,7 @@
 //! Invariants: an effect is never acted on before its cause is stored; an effect is never skipped;
 //! everything may be delivered twice; a saga's fold looks at nothing but its own entries.
 
+mod admission;
 pub mod api;
 pub mod broker;
 mod definitions;

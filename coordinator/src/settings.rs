@@ -1,6 +1,7 @@
 //! What a coordinator can be told when it starts.
 
 use crate::metrics::Metrics;
+use dirigent_contracts::consumer;
 use std::{net::SocketAddr, time::Duration};
 
 /// Settings of one coordinator. `Default` is right for most.
@@ -20,6 +21,16 @@ pub struct Settings {
     pub snapshot_interval: Duration,
     /// How long stopping waits for what is under way.
     pub drain_timeout: Duration,
+    /// New sagas are refused, or wait as events, while more commands than this wait for the workers of
+    /// one of their tasks, or more entries and effects than this wait in their partition.
+    pub start_backlog: u64,
+    /// Most commands that wait for the workers of one task. A step whose command would be one more
+    /// fails with `Dirigent.QueueFull`; undos are always asked for.
+    pub queue_limit: u64,
+    /// How often a command is delivered to workers that do not answer, before its saga is stuck.
+    pub max_deliveries: i64,
+    /// How long a worker may give no sign of life before its command is delivered again.
+    pub ack_wait: Duration,
     /// Whether payloads, and words that may quote them, are logged.
     pub log_payloads: bool,
     /// Where it counts what it does.
@@ -40,6 +51,10 @@ impl Default for Settings {
             retention: Duration::from_hours(7 * 24),
             snapshot_interval: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(10),
+            start_backlog: 2_000,
+            queue_limit: 100_000,
+            max_deliveries: consumer::MAX_DELIVERIES,
+            ack_wait: consumer::ACK_WAIT,
             log_payloads: false,
             metrics: Metrics::default(),
             metrics_listen: None,

@@ -14,7 +14,7 @@ use crate::{
     partition::messages,
 };
 use dirigent_contracts::{
-    header,
+    error_name, header,
     id::{CommandId, EffectId, PartitionId, SagaAddress},
     journal::Entry,
     outcome::{Outcome, SagaStatus},
@@ -136,7 +136,9 @@ impl Audit {
         };
         let program = digest.and_then(|digest| Deployed::get().program(&digest));
         if let Entry::Reply(reply) = &record.entry
-            && matches!(reply.result, TaskResult::Failed { .. })
+            && let TaskResult::Failed { failure, .. } = &reply.result
+            // What one owner finds no room for, another may have published.
+            && failure.error != error_name::QUEUE_FULL
         {
             self.failures.insert(reply.command);
         }

@@ -12,10 +12,10 @@ use crate::{
     broker::{journal::Delivered, publisher::Outgoing},
     engine::{Effect, Record},
     partition::{
-        Action, BEAT_INTERVAL, LOOK_INTERVAL, Lease, Member, Membership, Owner, Step, decode,
-        messages, snapshot,
+        Action, BEAT_INTERVAL, Clock, Debt, LOOK_INTERVAL, Lease, Member, Membership, Owner,
+        Refused, Step, decode, messages, snapshot,
     },
-    router::{Place, follow},
+    router::{Place, follow, rule::Feed},
     settings::Settings,
 };
 use dirigent_contracts::{
@@ -32,6 +32,8 @@ use std::{
 use uuid::Uuid;
 
 static SETTINGS: LazyLock<Settings> = LazyLock::new(Settings::default);
+/// Of so many commands in a thousand, the queue is full.
+const FULL: u32 = 20;
 
 /// One coordinator process, and what was before it under its name.
 pub(super) struct Coordinator {
@@ -40,8 +42,9 @@ pub(super) struct Coordinator {
     pub(super) is_up: bool,
     pub(super) still_until: i64,
     pub(super) apart_until: i64,
-    /// How far its clock is off.
+    /// How far its wall clock is off.
     pub(super) skew: i64,
+    clock: Clock,
     membership: Membership,
     beat: u64,
     running: BTreeMap<PartitionId, Running>,
@@ -80,6 +83,7 @@ impl Coordinator {
             still_until: 0,
             apart_until: 0,
             skew: 0,
+            clock: Clock::new(Timestamp(BASE), instant(0)),
             beat: 0,
             running: BTreeMap::new(),
             claiming: BTreeSet::new(),
@@ -131,6 +135,8 @@ impl World {
         let coordinator = &mut self.coordinators[at];
         coordinator.is_up = true;
         coordinator.membership = Membership::new(coordinator.name.clone(), instance);
+        let wall = Timestamp(BASE + self.now + coordinator.skew);
+        coordinator.clock = Clock::new(wall, instant(self.now));
         let life = coordinator.life;
         let known: Vec<Stored> = self.streams[&StreamName::Partitions]
             .from(1)
@@ -144,8 +150,10 @@ impl World {
         self.dispatch(StreamName::Events);
     }
 
-    fn local_time(&self, at: usize) -> Timestamp {
-        Timestamp(BASE + self.now + self.coordinators[at].skew)
+    fn local_time(&mut self, at: usize) -> Timestamp {
+        let coordinator = &mut self.coordinators[at];
+        let wall = Timestamp(BASE + self.now + coordinator.skew);
+        coordinator.clock.read(wall, instant(self.now))
     }
 
     pub(super) fn tell_change(&mut self, at: usize, change: Stored) {
@@ -171,7 +179,9 @@ impl World {
     pub(super) fn beat(&mut self, at: usize) {
         let coordinator = &mut self.coordinators[at];
         coordinator.beat += 1;
-        let member = coordinator.membership.beat(coordinator.beat);
+        let member = coordinator
+            .membership
+            .beat(coordinator.beat, BTreeSet::new());
         let (life, subject) = (
             coordinator.life,
             key(&format!("member.{}", coordinator.name)),
@@ -404,6 +414,15 @@ impl World {
         let node = Node::Coordinator(at);
         match action {
             Action::Publish(message, debt) => {
+                if self.refuses(at, owner, &debt) {
+                    let reason = Refused::QueueFull("too many commands wait".to_owned());
+                    if let Some((_, running)) = self.owner(at, owner)
+                        && let Some(owner) = &mut running.owner
+                    {
+                        owner.settle(debt, Err(reason));
+                    }
+                    return;
+                }
                 if self.flaw == Some(Flaw::CheckpointBeforeAcknowledgements) {
                     self.publish(node, &message, Then::Nothing);
                     if let Some((_, running)) = self.owner(at, owner)
@@ -476,6 +495,15 @@ impl World {
         if let Some((_, running)) = self.owner(at, owner) {
             running.outstanding += 1;
         }
+    }
+
+    /// Whether the queue of a command is said to be full.
+    fn refuses(&mut self, at: usize, number: u64, debt: &Debt) -> bool {
+        let may_refuse = self.owner(at, number).is_some_and(|(_, running)| {
+            let owner = running.owner.as_ref();
+            owner.is_some_and(|owner| owner.may_refuse(debt))
+        });
+        may_refuse && self.rng.u32(..1_000) < FULL
     }
 
     fn put(&mut self, at: usize, number: u64, key: &str, body: Vec<u8>, then: Then) {
@@ -644,9 +672,9 @@ impl World {
                     unreachable!("only a child is started so");
                 };
                 let is_ours = start.parent.is_some_and(|of| of.command == parent.command);
-                let result = is_ours.then_some(()).ok_or("started by somebody else");
+                let reason = || Refused::Never("started by somebody else".to_owned());
                 if let Some(owner) = &mut running.owner {
-                    owner.settle(debt, result.map_err(str::to_owned));
+                    owner.settle(debt, is_ours.then_some(()).ok_or_else(reason));
                 }
             }
             (Then::Saved { saga, applied, .. }, _) => match (published, &mut running.owner) {
@@ -781,7 +809,9 @@ pub(super) fn following(message: &Stored) -> Vec<Outgoing> {
         at: message.at,
         sequence: message.seq,
     };
-    follow(&Deployed::get().rules, &event, place, PARTITIONS).0
+    let rules = &Deployed::get().rules;
+    let (following, _) = follow(rules, Feed::Triggers, &event, place, PARTITIONS);
+    following.into_iter().map(|it| it.entry).collect()
 }
 
 /// A stored message as an entry of a journal.

@@ -59,10 +59,21 @@ impl Stage {
     /// # Errors
     /// If one of them does not start.
     pub async fn start_traced(telemetry: Telemetry) -> anyhow::Result<Self> {
+        Self::start_all(settings("test"), telemetry).await
+    }
+
+    /// Starts all three; the coordinator with these settings.
+    ///
+    /// # Errors
+    /// If one of them does not start.
+    pub async fn start_with(settings: Settings) -> anyhow::Result<Self> {
+        Self::start_all(settings, Telemetry::default()).await
+    }
+
+    async fn start_all(settings: Settings, telemetry: Telemetry) -> anyhow::Result<Self> {
         let mut stage = Self::start_without_coordinator().await?;
         let client = stage.nats.connect().await?;
-        let coordinator = Coordinator::start(client, settings("test"), telemetry).await?;
-        stage.coordinator = Some(coordinator);
+        stage.coordinator = Some(Coordinator::start(client, settings, telemetry).await?);
         Ok(stage)
     }
 

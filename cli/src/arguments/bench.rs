@@ -2,7 +2,7 @@
 
 use super::operator::duration;
 use crate::bench::Workload;
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::ArgPredicate};
 use std::{
     num::{NonZeroU16, NonZeroU32, NonZeroUsize},
     path::PathBuf,
@@ -26,10 +26,14 @@ pub(crate) struct BenchArguments {
     pub(crate) sagas: Option<usize>,
     /// Open loop: so many starts a second, whatever becomes of them. A saga's latency counts from the
     /// moment at which it was to start
-    #[arg(long, value_name = "N", conflicts_with_all = ["in_flight", "sagas"])]
+    #[arg(long, value_name = "N", group = "open_loop", conflicts_with_all = ["in_flight", "sagas"])]
     pub(crate) rate: Option<NonZeroU32>,
+    /// Find the capacity by a closed loop, then offer it once and N times over by open loops in turns, and
+    /// compare how many sagas end well meanwhile
+    #[arg(long, value_name = "N", group = "open_loop", value_parser = clap::value_parser!(NonZeroU32), conflicts_with_all = ["floor", "compare_floor", "report"])]
+    pub(crate) overload: Option<NonZeroU32>,
     /// How long the open loop goes on
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s", requires = "rate")]
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s", requires = "open_loop")]
     pub(crate) duration: Duration,
     /// Measure the floor instead: the same messages, moved without any saga logic
     #[arg(long, conflicts_with_all = ["compare_floor", "join", "live", "finished"])]
@@ -42,7 +46,10 @@ pub(crate) struct BenchArguments {
         long,
         value_name = "N",
         default_value = "1",
-        default_value_if("compare_floor", "true", "4")
+        default_value_ifs([
+            ("compare_floor", ArgPredicate::Equals("true".into()), "4"),
+            ("overload", ArgPredicate::IsPresent, "3"),
+        ])
     )]
     pub(crate) turns: NonZeroU16,
     /// First start so many sagas that go on waiting, half for a timer and half for an event
@@ -76,11 +83,11 @@ pub(crate) struct BenchArguments {
     #[arg(long)]
     pub(crate) join: bool,
     /// Measure the start and the idling of the coordinator instead
-    #[arg(long, conflicts_with_all = ["workloads", "in_flight", "rate", "floor", "compare_floor", "join", "live", "finished", "report"])]
+    #[arg(long, conflicts_with_all = ["workloads", "in_flight", "rate", "floor", "compare_floor", "join", "overload", "live", "finished", "report"])]
     pub(crate) startup: bool,
     /// Measure how long a partition is without an owner that dies, with 100,000 waiting sagas or as many as
     /// --live says
-    #[arg(long, conflicts_with_all = ["workloads", "in_flight", "rate", "floor", "compare_floor", "join", "startup", "finished", "report", "coordinators", "partitions"])]
+    #[arg(long, conflicts_with_all = ["workloads", "in_flight", "rate", "floor", "compare_floor", "join", "startup", "overload", "finished", "report", "coordinators", "partitions"])]
     pub(crate) takeover: bool,
     /// Also write a page with charts: latencies, and throughput over time
     #[arg(long, value_name = "FILE")]

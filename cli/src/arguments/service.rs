@@ -1,7 +1,8 @@
 //! Arguments of the commands that keep running: `dev` and `coordinator`.
 
+use super::operator::duration;
 use clap::Args;
-use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DevArguments {
@@ -38,6 +39,20 @@ pub(crate) struct CoordinatorArguments {
     /// On how many brokers of a cluster each stream is kept
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub(crate) replicas: u8,
+    /// Refuse new sagas, or leave their events in the stream, while more commands than this wait for the
+    /// workers of one of their tasks, or more entries than this wait in their partition
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    pub(crate) start_backlog: u64,
+    /// Most commands that wait for the workers of one task; steps that would be more fail with Dirigent.QueueFull
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub(crate) queue_limit: u64,
+    /// How often a command is delivered to workers that die of it before its saga is stuck; for the consumers
+    /// of tasks that no operator has changed
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) max_deliveries: u16,
+    /// How long a worker may give no sign of life before its command is delivered again
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    pub(crate) ack_wait: Duration,
     /// Serve metrics to Prometheus here, such as 127.0.0.1:9464; /healthz and /readyz too
     #[arg(
         long,

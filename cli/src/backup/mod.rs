@@ -157,7 +157,9 @@ async fn left_to_you(broker: &Broker, streams: &[String]) -> Result<Vec<String>,
         if Role::of(stream).is_none() && stream != subject::ADVISORIES_STREAM {
             let readers = broker.readers(stream).await?;
             let is_router = |reader: &manifest::Reader| {
-                reader.config["durable_name"] == subject::ROUTER_CONSUMER
+                let ours = [subject::ROUTER_CONSUMER, subject::AWAITED_CONSUMER];
+                ours.iter()
+                    .any(|name| reader.config["durable_name"] == *name)
             };
             if readers.iter().any(is_router) {
                 found.push(stream.clone());

@@ -9,6 +9,7 @@ mod floor;
 mod installation;
 mod load;
 mod measurement;
+mod overload;
 mod page;
 mod process;
 mod report;
@@ -30,6 +31,7 @@ use crate::{
 use installation::Installation;
 use load::{Keys, Pace};
 use measurement::{Figures, Measurement, Turns};
+use overload::Overload;
 use report::Report;
 use startup::Startup;
 use takeover::Takeover;
@@ -55,6 +57,15 @@ pub(crate) async fn bench(
         let takeover = takeover::measure(broker, arguments, directory.path()).await?;
         report::show(&takeover, Takeover::table, is_json)?;
         return Ok(Exit::Done);
+    }
+    if let Some(factor) = arguments.overload {
+        let overload = overload::measure(broker, arguments, factor, directory.path()).await?;
+        report::show(&overload, Overload::table, is_json)?;
+        return Ok(if overload.is_well() {
+            Exit::Done
+        } else {
+            Exit::No
+        });
     }
     let mut session = Session {
         dirigent: None,

@@ -7,11 +7,7 @@ use super::{
 use crate::{connection::Connection, trouble::Trouble};
 use async_nats::{Client, HeaderMap, jetstream};
 use bytes::Bytes;
-use dirigent_contracts::{
-    api::{ErrorCode, StartRequest},
-    header,
-    id::SagaKey,
-};
+use dirigent_contracts::{api::StartRequest, header, id::SagaKey};
 use futures::{FutureExt as _, future::BoxFuture};
 use std::sync::Arc;
 
@@ -88,10 +84,7 @@ pub(super) async fn request_start(
 ) -> Result<Started, Trouble> {
     match connection.ask(request).await {
         Ok(_) => Ok(Started::Accepted),
-        Err(Trouble::Refused {
-            code: ErrorCode::Unavailable,
-            ..
-        }) => Ok(Started::Refused),
+        Err(Trouble::Overloaded { .. }) => Ok(Started::Refused),
         Err(trouble) => Err(trouble),
     }
 }

@@ -25,7 +25,15 @@ use dirigent_contracts::{
     task::TaskResult,
 };
 use serde_json::Value;
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long a start that is refused because there is too much to do is tried again, and how often the
+/// pause that the coordinator asked for is doubled.
+const PATIENCE: Duration = Duration::from_secs(60);
+const MOST_DOUBLINGS: u32 = 3;
 
 pub(super) async fn operate(
     connection: &Connection,
@@ -230,7 +238,18 @@ async fn start(connection: &Connection, arguments: StartArguments) -> Result<Sta
         input: read(arguments.input)?,
         digest: arguments.digest,
     };
-    connection.ask(&request).await
+    let began = Instant::now();
+    let mut refusals = 0;
+    loop {
+        match connection.ask(&request).await {
+            Err(Trouble::Overloaded { retry_after, .. }) if began.elapsed() < PATIENCE => {
+                let doubled = retry_after * 2_u32.pow(refusals);
+                refusals = (refusals + 1).min(MOST_DOUBLINGS);
+                tokio::time::sleep(doubled).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 fn read(json: Option<Json>) -> Result<Value, Trouble> {

@@ -117,9 +117,8 @@ pub(super) async fn take(
     for stream in [subject::ADVISORIES_STREAM, subject::INBOX_STREAM] {
         if streams.contains_key(stream) {
             let names = consumers(&context, stream).await?;
-            let is_there = names
-                .iter()
-                .any(|info| info.name == subject::ROUTER_CONSUMER);
+            let ours = [subject::ROUTER_CONSUMER, subject::AWAITED_CONSUMER];
+            let is_there = names.iter().any(|info| ours.contains(&info.name.as_str()));
             routers.insert(stream.to_owned(), is_there);
         }
     }

@@ -8,7 +8,7 @@
 use crate::id::{DefinitionName, TaskName};
 use indexmap::IndexMap;
 use serde_json::Value;
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 /// A whole definition.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,20 @@ pub struct Definition {
     pub triggers: Vec<Trigger>,
     /// `StartAt` and `States`.
     pub machine: Machine,
+}
+
+impl Definition {
+    /// The tasks that workers must offer for it: those of its steps and those of their undos.
+    #[must_use]
+    pub fn tasks(&self) -> BTreeSet<TaskName> {
+        let mut tasks = BTreeSet::new();
+        self.machine.for_each_action(&mut |action| {
+            if let Action::Task { task, .. } = action {
+                tasks.insert(task.clone());
+            }
+        });
+        tasks
+    }
 }
 
 /// *(saga/1)* An event that starts the saga.

@@ -8,7 +8,6 @@ use dirigent_contracts::{
         DefinitionsRequest, DeployAnswer, DeployRequest, ErrorCode,
     },
     definition,
-    id::TaskName,
 };
 
 impl Api {
@@ -33,8 +32,8 @@ impl Api {
         if let Ok(wishes) = Wishes::of(&parsed.definition) {
             self.router.prepare(&wishes).await?;
         }
-        for task in tasks(&parsed.definition) {
-            assets::ensure_command_consumer(&self.broker.context, &task).await?;
+        for task in parsed.definition.tasks() {
+            assets::ensure_command_consumer(&self.broker.context, &task, &self.settings).await?;
         }
         let store = self.definitions.store();
         let changed = store.deploy(&name, &parsed.digest, &document).await?;
@@ -95,15 +94,4 @@ impl Api {
             document,
         })
     }
-}
-
-/// The tasks that workers must offer for a definition.
-fn tasks(definition: &definition::model::Definition) -> std::collections::BTreeSet<TaskName> {
-    let mut tasks = std::collections::BTreeSet::new();
-    definition.machine.for_each_action(&mut |action| {
-        if let definition::model::Action::Task { task, .. } = action {
-            tasks.insert(task.clone());
-        }
-    });
-    tasks
 }

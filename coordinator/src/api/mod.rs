@@ -10,6 +10,7 @@ pub(crate) mod live;
 mod sagas;
 
 use crate::{
+    admission::{self, Admission},
     broker::{
         Broker, BrokerError,
         publisher::{Outgoing, Published},
@@ -18,8 +19,12 @@ use crate::{
     logs::Payload,
     partition::Owners,
     router::Router,
+    settings::Settings,
 };
-use async_nats::service::{self, Request, ServiceExt as _};
+use async_nats::{
+    HeaderMap,
+    service::{self, Request, ServiceExt as _},
+};
 use dirigent_contracts::{
     api::{
         CallbackRequest, CancelRequest, DeadLettersRequest, DefinitionRequest, DefinitionsRequest,
@@ -44,6 +49,11 @@ pub(crate) struct Refusal {
     message: String,
 }
 
+/// In how many seconds what is refused may be asked for again.
+fn retry_after(code: ErrorCode) -> Option<u64> {
+    (code == ErrorCode::Overloaded).then(|| admission::RETRY_AFTER.as_secs())
+}
+
 impl Refusal {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
@@ -64,11 +74,13 @@ impl From<BrokerError> for Refusal {
 }
 
 /// What the operations work with.
-struct Api {
-    broker: Broker,
-    definitions: Definitions,
-    router: Router,
-    owners: Owners,
+pub(crate) struct Api {
+    pub(crate) broker: Broker,
+    pub(crate) definitions: Definitions,
+    pub(crate) router: Router,
+    pub(crate) owners: Owners,
+    pub(crate) admission: Admission,
+    pub(crate) settings: Arc<Settings>,
 }
 
 /// The headers of a request that matter.
@@ -78,14 +90,8 @@ struct Caller {
 }
 
 /// Opens the endpoints; the task ends after `stop`, when all requests are answered.
-pub(crate) async fn serve(
-    broker: Broker,
-    definitions: Definitions,
-    router: Router,
-    owners: Owners,
-    stop: CancellationToken,
-) -> Result<JoinHandle<()>, String> {
-    let client = broker.client.clone();
+pub(crate) async fn serve(api: Api, stop: CancellationToken) -> Result<JoinHandle<()>, String> {
+    let client = api.broker.client.clone();
     let service = client
         .service_builder()
         .description("Dirigent: starts, shows and steers sagas")
@@ -102,13 +108,12 @@ pub(crate) async fn serve(
             .map_err(|error| error.to_string())?;
         requests.push(endpoint.map(move |request| (operation, request)).boxed());
     }
-    let api = Arc::new(Api {
-        broker,
-        definitions,
-        router,
-        owners,
-    });
-    Ok(tokio::spawn(answer_all(api, service, requests, stop)))
+    Ok(tokio::spawn(answer_all(
+        Arc::new(api),
+        service,
+        requests,
+        stop,
+    )))
 }
 
 const OPERATIONS: [&str; 14] = [
@@ -179,7 +184,11 @@ impl Api {
         let result = self
             .perform(operation, &request.message.payload, caller)
             .await;
+        let mut headers = HeaderMap::new();
         let response = result.map(Into::into).map_err(|refusal| {
+            if let Some(seconds) = retry_after(refusal.code) {
+                headers.insert(header::RETRY_AFTER, seconds.to_string());
+            }
             let reason = Payload(self.broker.log_payloads, &refusal.message);
             tracing::debug!(operation, code = ?refusal.code, %reason, "refused");
             service::error::Error {
@@ -192,7 +201,7 @@ impl Api {
                 code: usize::from(refusal.code.number()),
             }
         });
-        if let Err(error) = request.respond(response).await {
+        if let Err(error) = request.respond_with_headers(response, headers).await {
             tracing::debug!(operation, %error, "a request went unanswered");
         }
     }
@@ -234,7 +243,9 @@ impl Api {
     async fn store(&self, entry: Outgoing) -> Result<(), Refusal> {
         match self.broker.publisher.publish(entry).await {
             Published::Stored { .. } | Published::AlreadyExists => Ok(()),
-            Published::Refused(reason) => Err(Refusal::new(ErrorCode::TooLarge, reason)),
+            Published::Refused(reason) | Published::Full(reason) => {
+                Err(Refusal::new(ErrorCode::TooLarge, reason))
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Api, Caller, Refusal, live};
 use crate::{
+    admission,
     broker::{listing, publisher::Published},
     engine::{self, Record, Saga},
     partition::{self, messages},
@@ -13,7 +14,7 @@ use dirigent_contracts::{
         SagaDescription, SagaSummary, StartAnswer, StartRequest,
     },
     history::HistoryEvent,
-    id::{PartitionId, SagaAddress, SagaKey},
+    id::{DefinitionDigest, DefinitionName, PartitionId, SagaAddress, SagaKey},
     journal::{Entry, Start},
     limit,
     outcome::SagaStatus,
@@ -27,6 +28,9 @@ use uuid::Uuid;
 
 /// How long the owner of a partition may take to say which sagas are alive.
 const OWNERS_TIME: Duration = Duration::from_secs(1);
+/// How often the broker is asked for an entry that it must have, and after which pause.
+const LOOKS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(100);
 /// How many of the latest outcomes a list looks through.
 const OUTCOMES_LOOKED_AT: u64 = 2_000;
 
@@ -73,6 +77,7 @@ impl Api {
         };
         let partition = PartitionId::of(&key, self.broker.partitions);
         let saga = SagaAddress { definition, key };
+        self.admit(partition, &saga.definition, &digest).await?;
         let entry = Start {
             digest,
             input: Arc::new(input),
@@ -83,20 +88,51 @@ impl Api {
         let message_id = caller
             .message_id
             .unwrap_or_else(|| Uuid::now_v7().to_string());
-        let entry = messages::start(partition, &saga, entry, message_id, caller.trace);
-        match self.broker.publisher.publish(entry).await {
-            Published::Stored { .. } => Ok(StartAnswer {
-                saga,
-                partition,
-                started: true,
-            }),
-            Published::AlreadyExists => Ok(StartAnswer {
-                saga,
-                partition,
-                started: false,
-            }),
-            Published::Refused(reason) => Err(Refusal::new(ErrorCode::TooLarge, reason)),
+        let entry = messages::start(partition, &saga, entry, message_id.clone(), caller.trace);
+        let subject = entry.subject().to_owned();
+        let started = match self.broker.publisher.publish(entry).await {
+            Published::Stored { .. } => true,
+            Published::AlreadyExists => self.is_first(&subject, &message_id).await?,
+            Published::Refused(reason) | Published::Full(reason) => {
+                return Err(Refusal::new(ErrorCode::TooLarge, reason));
+            }
+        };
+        Ok(StartAnswer {
+            saga,
+            partition,
+            started,
+        })
+    }
+
+    /// Refuses a saga that may not begin now. Nothing has happened then.
+    async fn admit(
+        &self,
+        partition: PartitionId,
+        definition: &DefinitionName,
+        digest: &DefinitionDigest,
+    ) -> Result<(), Refusal> {
+        let program = self.definitions.program(definition, digest).await;
+        let consumers = program.as_ref().map_or(&[][..], |it| it.consumers());
+        self.admission.admit(partition, consumers).map_err(|busy| {
+            let instruments = self.broker.metrics.instruments();
+            instruments.starts_refused.add(1, &[]);
+            let seconds = admission::RETRY_AFTER.as_secs();
+            let message = format!("too much is waiting: {busy}; try again in {seconds} s");
+            Refusal::new(ErrorCode::Overloaded, message)
+        })
+    }
+
+    /// Whether the start that stands where another was to stand is that very one: the acknowledgement
+    /// of a publish may be lost, and its repetition finds what the first had stored.
+    async fn is_first(&self, subject: &str, message_id: &str) -> Result<bool, Refusal> {
+        for _ in 0..LOOKS {
+            if let Some(first) = self.broker.snapshots.first_of_subject(subject).await? {
+                return Ok(first.message_id.as_deref() == Some(message_id));
+            }
+            // There is one: a server that does not know it yet is asked again.
+            tokio::time::sleep(PAUSE).await;
         }
+        Ok(false)
     }
 
     pub(super) async fn describe(

@@ -377,10 +377,12 @@ fn durability(replicas: usize) -> String {
 }
 
 /// Makes sure of the consumer that the workers of a task share. One that is there is left alone: an
-/// operator may have changed it.
+/// operator may have changed it. Only the defaults, with which a worker creates it that comes first,
+/// give way to what the settings say.
 pub(crate) async fn ensure_command_consumer(
     context: &Context,
     task: &TaskName,
+    settings: &Settings,
 ) -> Result<(), BrokerError> {
     let CommandConsumer {
         name,
@@ -399,12 +401,25 @@ pub(crate) async fn ensure_command_consumer(
         durable_name: Some(name.clone()),
         filter_subject,
         ack_policy: AckPolicy::Explicit,
-        ack_wait,
-        max_deliver,
+        ack_wait: settings.ack_wait,
+        max_deliver: settings.max_deliveries,
         max_ack_pending,
         max_waiting,
         ..pull::Config::default()
     };
     let ensured = stream.get_or_create_consumer(&name, config).await;
-    ensured.map(drop).map_err(|error| failed(&error))
+    let found = &ensured
+        .map_err(|error| failed(&error))?
+        .cached_info()
+        .config
+        .clone();
+    let is_untouched = (found.ack_wait, found.max_deliver) == (ack_wait, max_deliver);
+    let wanted = (settings.ack_wait, settings.max_deliveries);
+    if is_untouched && wanted != (ack_wait, max_deliver) {
+        let mut config = found.clone();
+        (config.ack_wait, config.max_deliver) = wanted;
+        let updated = stream.create_consumer(config).await;
+        updated.map_err(|error| failed(&error))?;
+    }
+    Ok(())
 }

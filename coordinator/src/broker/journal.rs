@@ -24,7 +24,13 @@ use dirigent_contracts::{
     time::Timestamp,
 };
 use futures::StreamExt;
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 /// How many entries are read ahead of the fold.
@@ -78,6 +84,8 @@ pub(crate) fn timestamp(at: DateTime) -> Timestamp {
 #[derive(Debug)]
 pub(crate) struct JournalReader {
     entries: mpsc::Receiver<Delivered>,
+    /// Entries that the broker had not sent when it sent the last one.
+    unsent: Arc<AtomicU64>,
     end: JournalSeq,
     task: JoinHandle<()>,
 }
@@ -106,13 +114,25 @@ impl JournalReader {
         }
         let end = last_entry(&stream, partition).await?;
         let (sender, entries) = mpsc::channel(READ_AHEAD);
-        let task = tokio::spawn(read(context, name, from.0, sender));
-        Ok(Self { entries, end, task })
+        let unsent = Arc::default();
+        let task = tokio::spawn(read(context, name, from.0, Arc::clone(&unsent), sender));
+        Ok(Self {
+            entries,
+            unsent,
+            end,
+            task,
+        })
     }
 
     /// The last entry that was stored when the journal was opened.
     pub(crate) fn end(&self) -> JournalSeq {
         self.end
+    }
+
+    /// How many stored entries were not handed on yet.
+    pub(crate) fn behind(&self) -> usize {
+        let unsent = usize::try_from(self.unsent.load(Relaxed)).unwrap_or(usize::MAX);
+        self.entries.len().saturating_add(unsent)
     }
 
     /// The next entry. Cancel-safe.
@@ -147,7 +167,13 @@ async fn last_entry(stream: &Stream, partition: PartitionId) -> Result<JournalSe
 }
 
 /// Reads on for ever, whatever happens to the broker in between.
-async fn read(context: Context, stream: String, mut next: u64, entries: mpsc::Sender<Delivered>) {
+async fn read(
+    context: Context,
+    stream: String,
+    mut next: u64,
+    unsent: Arc<AtomicU64>,
+    entries: mpsc::Sender<Delivered>,
+) {
     loop {
         match consume(&context, &stream, next).await {
             Ok(mut messages) => {
@@ -159,7 +185,10 @@ async fn read(context: Context, stream: String, mut next: u64, entries: mpsc::Se
                             break;
                         }
                     };
-                    let Some(delivered) = delivered else { break };
+                    let Some((delivered, pending)) = delivered else {
+                        break;
+                    };
+                    unsent.store(pending, Relaxed);
                     if delivered.seq.0 < next {
                         continue;
                     }
@@ -193,16 +222,18 @@ async fn consume(context: &Context, stream: &str, from: u64) -> Result<Ordered, 
     consumer.messages().await.map_err(|error| failed(&error))
 }
 
-fn delivered(message: &async_nats::jetstream::Message) -> Option<Delivered> {
+/// The entry, and how many the broker is yet to send.
+fn delivered(message: &async_nats::jetstream::Message) -> Option<(Delivered, u64)> {
     let info = message
         .info()
         .inspect_err(|error| tracing::warn!(%error, "a journal message without its sequence"))
         .ok()?;
-    Some(Delivered::new(
+    let delivered = Delivered::new(
         info.stream_sequence,
         info.published,
         message.subject.to_string(),
         message.headers.as_ref(),
         message.payload.clone(),
-    ))
+    );
+    Some((delivered, info.pending))
 }

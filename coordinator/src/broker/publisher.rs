@@ -122,6 +122,17 @@ pub(crate) enum Published {
     AlreadyExists,
     /// The broker will never take it, and why.
     Refused(String),
+    /// The stream has no room for it, and why; only with [`IfFull::Refuse`].
+    Full(String),
+}
+
+/// What becomes of a message for which its stream has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IfFull {
+    /// It is repeated until there is room.
+    Repeat,
+    /// It is given up: its sender can do without.
+    Refuse,
 }
 
 /// Who is told what became of a message.
@@ -130,6 +141,7 @@ type Done = Box<dyn FnOnce(Published) + Send>;
 /// One message, with who is told.
 struct Order {
     message: Outgoing,
+    if_full: IfFull,
     repetitions: u32,
     since: Instant,
     done: Done,
@@ -172,7 +184,9 @@ impl Publisher {
     ) -> impl Future<Output = Published> + Send + 'static + use<> {
         let (done, answer) = oneshot::channel();
         // Nobody need be waiting.
-        self.publish_then(message, move |published| drop(done.send(published)));
+        self.publish_then(message, IfFull::Repeat, move |published| {
+            drop(done.send(published));
+        });
         async move {
             match answer.await {
                 Ok(published) => published,
@@ -187,11 +201,13 @@ impl Publisher {
     pub(crate) fn publish_then(
         &self,
         message: Outgoing,
+        if_full: IfFull,
         done: impl FnOnce(Published) + Send + 'static,
     ) {
         // The pipeline ends before its publishers only with the runtime.
         let _ = self.0.send(Order {
             message,
+            if_full,
             repetitions: 0,
             since: Instant::now(),
             done: Box::new(done),
@@ -293,6 +309,9 @@ impl Pipeline {
                 | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
                     self.conclude(order, Published::Refused(error.to_string()));
                 }
+                _ if order.if_full == IfFull::Refuse && is_full(&error) => {
+                    self.conclude(order, Published::Full(error.to_string()));
+                }
                 _ => self.repeat(order, &error),
             },
             Answer::Strange(what) => self.repeat(order, &what),
@@ -387,4 +406,10 @@ impl Answer {
             Err(error) => Self::Strange(error.to_string()),
         }
     }
+}
+
+/// Whether a limit that an operator has set on the stream is reached. The code stands for any failure
+/// to store; only the text says which.
+fn is_full(error: &Error) -> bool {
+    error.error_code() == ErrorCode::STREAM_STORE_FAILED && error.to_string().contains("maximum")
 }

@@ -18,9 +18,8 @@ use async_nats::{
 };
 use bytes::Bytes;
 use dirigent_contracts::{
-    envelope, header,
+    header,
     id::{JournalSeq, PartitionId, SagaAddress},
-    journal::Start,
     subject,
 };
 use opentelemetry::KeyValue;
@@ -55,6 +54,13 @@ pub(crate) struct Loaded {
     /// The last entry that needs no folding again; 0 if there is none.
     pub(crate) checkpoint: JournalSeq,
     pub(crate) snapshots: Vec<Snapshot>,
+}
+
+/// The first entry with its subject.
+#[derive(Clone, Debug)]
+pub(crate) struct First {
+    pub(crate) message_id: Option<String>,
+    pub(crate) body: Bytes,
 }
 
 /// What tells an owner's writes from those of an earlier one: the revision of its name in the bucket.
@@ -281,23 +287,23 @@ impl Snapshots {
         JournalReader::open(self.context.clone(), partition, from).await
     }
 
-    /// The entry that started a saga, by its subject: `None` if the server that answers has none,
-    /// `Some(None)` if it is not readable.
-    pub(crate) async fn first_start(
-        &self,
-        start: &str,
-    ) -> Result<Option<Option<Start>>, BrokerError> {
-        let failed = |error: &dyn std::error::Error| BrokerError::request(start.to_owned(), error);
-        let Ok(parsed) = subject::JournalSubject::parse(start) else {
-            return Ok(Some(None));
-        };
+    /// The first entry of a journal with this subject: `None` if the server that answers has none.
+    pub(crate) async fn first_of_subject(&self, entry: &str) -> Result<Option<First>, BrokerError> {
+        let failed = |error: &dyn std::error::Error| BrokerError::request(entry.to_owned(), error);
+        let parsed = subject::JournalSubject::parse(entry).map_err(|error| failed(&error))?;
         let stream = self
             .context
             .get_stream_no_info(subject::journal_stream(parsed.partition))
             .await
             .map_err(|error| failed(&error))?;
-        match stream.direct_get_first_for_subject(start).await {
-            Ok(message) => Ok(Some(envelope::decode(&message.payload).ok())),
+        match stream.direct_get_first_for_subject(entry).await {
+            Ok(message) => Ok(Some(First {
+                message_id: message
+                    .headers
+                    .get(header::MESSAGE_ID)
+                    .map(ToString::to_string),
+                body: message.payload,
+            })),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(&error)),
         }

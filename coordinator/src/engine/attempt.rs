@@ -315,8 +315,12 @@ impl<'a> Turn<'a> {
                 );
                 self.finish(number, &output);
             }
-            (TaskResult::Failed { failure, retryable }, Activity::Attempt(_)) if is_current => {
-                if leaves_doubt(&failure) {
+            (TaskResult::Failed { failure, retryable }, Activity::Attempt(attempt))
+                if is_current =>
+            {
+                // A child tells how it ended, whatever the name of the error that ended it.
+                let is_child = matches!(attempt.kind, AttemptKind::Child(_));
+                if !is_child && leaves_doubt(&failure) {
                     scope.unknown.insert(command.attempt);
                 }
                 let told = failure.clone();
@@ -596,9 +600,15 @@ pub(super) fn failure_of(outcome: &Outcome) -> Failure {
     }
 }
 
-/// Whether work may have been done although the attempt failed.
+/// Whether work may have been done although the attempt failed. A command for which one owner found no
+/// room may have been published by another, in the moment in which a partition has two.
 fn leaves_doubt(failure: &Failure) -> bool {
-    [error_name::WORKER_PANIC, error_name::POISON_COMMAND].contains(&failure.error.as_str())
+    [
+        error_name::WORKER_PANIC,
+        error_name::POISON_COMMAND,
+        error_name::QUEUE_FULL,
+    ]
+    .contains(&failure.error.as_str())
 }
 
 /// The pause before another attempt: the interval, grown by the backoff rate for each retry so far,

@@ -430,7 +430,10 @@ impl Turn<'_> {
             } => {
                 let failure = Failure::new(
                     error_name::POISON_COMMAND,
-                    format!("the command was delivered {deliveries} times and never answered"),
+                    format!(
+                        "the command was delivered {deliveries} times and never answered: it may end \
+                         every worker that takes it; mend them, then retry the saga"
+                    ),
                 );
                 self.poison(*command, failure);
             }

@@ -43,6 +43,7 @@ mod undo;
 
 pub use effect::{DomainEvent, Effect, Effects, Ignored};
 pub use fold::{Record, fold};
+pub(crate) use program::consumers;
 pub use program::{Fault, Program};
 pub use saga::{Run, Saga};
 

@@ -7,7 +7,7 @@ use crate::expression::{Expression, Path, Query, SyntaxError, Template};
 use dirigent_contracts::{
     definition::model::{self, Comparison, PathField, QueryLanguage, Retrier, Transformation},
     id::{DefinitionName, TaskName},
-    limit,
+    limit, subject,
 };
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -28,6 +28,8 @@ pub struct Fault {
 pub struct Program {
     /// How long a saga may run in all.
     pub(super) timeout: Option<Duration>,
+    /// The consumers of the tasks that it may ask for.
+    consumers: Vec<String>,
     /// Machine 0 is the saga's own; branches and item processors follow.
     machines: Vec<Machine>,
 }
@@ -287,11 +289,18 @@ impl Program {
         if compiler.faults.is_empty() {
             Ok(Self {
                 timeout: definition.timeout_seconds.map(Duration::from_secs),
+                consumers: consumers(definition),
                 machines: compiler.machines.into_iter().flatten().collect(),
             })
         } else {
             Err(compiler.faults)
         }
+    }
+
+    /// The consumers of the tasks that its sagas may ask for, undos included.
+    #[must_use]
+    pub fn consumers(&self) -> &[String] {
+        &self.consumers
     }
 
     pub(super) fn machine(&self, machine: u32) -> Option<&Machine> {
@@ -301,6 +310,12 @@ impl Program {
     pub(super) fn state(&self, machine: u32, state: u32) -> Option<&State> {
         self.machine(machine)?.states.get(state as usize)
     }
+}
+
+/// The consumers of the tasks that sagas of a definition may ask for.
+pub(crate) fn consumers(definition: &model::Definition) -> Vec<String> {
+    let tasks = definition.tasks();
+    tasks.iter().map(subject::command_consumer).collect()
 }
 
 struct Compiler {

@@ -27,6 +27,8 @@ pub(crate) struct Instruments {
     pub(crate) publish_duration: Histogram<f64>,
     pub(crate) publish_repetitions: Counter<u64>,
     pub(crate) snapshot_duration: Histogram<f64>,
+    pub(crate) starts_refused: Counter<u64>,
+    pub(crate) commands_refused: Counter<u64>,
     pub(crate) partition_takeovers: Counter<u64>,
     pub(crate) partition_recovery: Histogram<f64>,
     pub(crate) broker_round_trip: Histogram<f64>,
@@ -58,6 +60,8 @@ impl Instruments {
             publish_duration: histogram(of::PUBLISH_DURATION),
             publish_repetitions: counter(of::PUBLISH_REPETITIONS),
             snapshot_duration: histogram(of::SNAPSHOT_DURATION),
+            starts_refused: counter(of::STARTS_REFUSED),
+            commands_refused: counter(of::COMMANDS_REFUSED),
             partition_takeovers: counter(of::PARTITION_TAKEOVERS),
             partition_recovery: histogram(of::PARTITION_RECOVERY),
             broker_round_trip: histogram(of::BROKER_ROUND_TRIP),
@@ -65,6 +69,8 @@ impl Instruments {
         };
         // What has no labels is 0 until something happens, not unknown.
         instruments.publish_repetitions.add(0, &[]);
+        instruments.starts_refused.add(0, &[]);
+        instruments.commands_refused.add(0, &[]);
         instruments.broker_unanswered.add(0, &[]);
         instruments
     }

@@ -70,6 +70,10 @@ metrics! {
         "Publishes that were repeated because the broker did not acknowledge them.";
     SNAPSHOT_DURATION = WORK, "dirigent.snapshot.duration", SECONDS, ["operation"],
         "Time to write a snapshot (put), to remove one (remove), or to write a checkpoint (checkpoint).";
+    STARTS_REFUSED = Kind::Counter, "dirigent.starts.refused", "{start}", [],
+        "Requests for new sagas that were refused because there was too much to do.";
+    COMMANDS_REFUSED = Kind::Counter, "dirigent.commands.refused", "{command}", [],
+        "Steps that failed because too many commands of their task waited.";
     PARTITION_OWNED = Kind::Gauge, "dirigent.partition.owned", "{partition}", ["partition"],
         "1 for each partition that this coordinator owns.";
     PARTITION_LEASE_AGE = Kind::Gauge, "dirigent.partition.lease.age", SECONDS, ["partition"],

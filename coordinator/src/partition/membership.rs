@@ -7,7 +7,7 @@
 use dirigent_contracts::id::PartitionId;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -28,6 +28,9 @@ pub(crate) struct Member {
     /// 0 in that first beat, which is its own measure.
     #[serde(default)]
     pub(crate) joined: u64,
+    /// Its partitions that are behind: nobody is to start new sagas there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) behind: BTreeSet<PartitionId>,
 }
 
 /// Who owns a partition.
@@ -95,12 +98,23 @@ impl Membership {
     }
 
     /// What this member says of itself in its next beat.
-    pub(crate) fn beat(&self, beat: u64) -> Member {
+    pub(crate) fn beat(&self, beat: u64, behind: BTreeSet<PartitionId>) -> Member {
         Member {
             instance: self.instance,
             beat,
             joined: self.joined,
+            behind,
         }
+    }
+
+    /// The partitions of others of which they say that they are behind.
+    pub(crate) fn behind(&self, now: Instant) -> BTreeSet<PartitionId> {
+        let alive = self.members.values();
+        let alive = alive.filter(|seen| now.duration_since(seen.at) < DEAD_AFTER);
+        alive
+            .flat_map(|seen| &seen.member.behind)
+            .copied()
+            .collect()
     }
 
     /// A beat of this member is stored.
@@ -245,6 +259,7 @@ mod tests {
             instance: Uuid::from_u128(instance),
             beat: 0,
             joined: 0,
+            behind: BTreeSet::new(),
         }
     }
 
@@ -369,23 +384,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_member_says_of_its_partitions_counts_while_it_lives() {
+        let now = Instant::now();
+        let mut a = of("a", 1);
+        let behind = BTreeSet::from([PartitionId(3)]);
+        let b = of("b", 2).beat(1, behind.clone());
+        a.see_member("b", Some(b), 1, now);
+        assert_eq!(a.behind(now), behind);
+        assert!(a.behind(now + DEAD_AFTER).is_empty());
+    }
+
+    #[test]
     fn of_two_processes_under_one_name_the_later_one_stays() {
         let now = Instant::now();
         let (mut old, mut new) = (of("a", 1), of("a", 2));
         old.heard(5);
         // The new one sees what the old one said, before and after its own first beat.
-        new.see_member("a", Some(old.beat(7)), 8, now);
+        new.see_member("a", Some(old.beat(7, BTreeSet::new())), 8, now);
         new.heard(9);
-        new.see_member("a", Some(old.beat(8)), 10, now);
+        new.see_member("a", Some(old.beat(8, BTreeSet::new())), 10, now);
         assert!(!new.is_displaced());
-        old.see_member("a", Some(old.beat(8)), 10, now);
+        old.see_member("a", Some(old.beat(8, BTreeSet::new())), 10, now);
         assert!(!old.is_displaced());
         // Its first beat does not know its own revision yet.
         old.see_member("a", Some(member(2)), 9, now);
         assert!(old.is_displaced());
         let mut late = of("a", 1);
         late.heard(5);
-        late.see_member("a", Some(new.beat(2)), 11, now);
+        late.see_member("a", Some(new.beat(2, BTreeSet::new())), 11, now);
         assert!(late.is_displaced());
     }
 }

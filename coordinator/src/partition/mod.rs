@@ -7,8 +7,10 @@
 //!
 //! The order of commits, which everything rests on, stands in [`owner`].
 
+mod clock;
 #[cfg(test)]
 mod cost;
+mod errand;
 mod live;
 mod membership;
 pub(crate) mod messages;
@@ -18,9 +20,11 @@ mod processor;
 pub(crate) mod snapshot;
 
 #[cfg(test)]
+pub(crate) use clock::Clock;
+#[cfg(test)]
 pub(crate) use membership::{BEAT_INTERVAL, Lease, Member, Membership, Step};
 #[cfg(test)]
-pub(crate) use owner::{Action, Debt, Owner};
+pub(crate) use owner::{Action, Debt, Owner, Refused};
 #[cfg(test)]
 pub(crate) use ownership::LOOK_INTERVAL;
 pub(crate) use ownership::{Owners, Ownership, OwnershipError};

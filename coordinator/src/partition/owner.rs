@@ -25,7 +25,7 @@ use dirigent_contracts::{
     journal::Entry,
     outcome::{Failure, Outcome, SagaStatus},
     subject,
-    task::TaskResult,
+    task::{Command, Direction, TaskResult},
     time::Timestamp,
 };
 use std::{borrow::Cow, collections::HashMap, time::Duration};
@@ -61,6 +61,27 @@ pub(crate) struct Debt {
     seq: JournalSeq,
     /// `None` for what was published in an effect's place.
     pub(crate) effect: Option<Effect>,
+}
+
+/// Why an effect will never be done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// The broker will not take it, or what it is for is not ours to ask.
+    #[error("{0}")]
+    Never(String),
+    /// Too many commands wait for the workers of its task.
+    #[error("{0}")]
+    QueueFull(String),
+}
+
+impl Debt {
+    /// The command that is owed.
+    pub(crate) fn command(&self) -> Option<&Command> {
+        match &self.effect {
+            Some(Effect::Command { command, .. }) => Some(command),
+            _ => None,
+        }
+    }
 }
 
 /// The owner of one partition.
@@ -277,8 +298,15 @@ impl Owner {
         });
     }
 
+    /// Whether a command may be refused because its queue is full. A former owner may have published
+    /// those of entries that were there before this one; and what is to be undone must be.
+    pub(crate) fn may_refuse(&self, debt: &Debt) -> bool {
+        let command = debt.command();
+        debt.seq > self.end && command.is_some_and(|it| it.direction == Direction::Do)
+    }
+
     /// What an action owed is done, or will never be, and why.
-    pub(crate) fn settle(&mut self, debt: Debt, result: Result<(), String>) {
+    pub(crate) fn settle(&mut self, debt: Debt, result: Result<(), Refused>) {
         if let Some(Effect::StartChild { child, .. } | Effect::StartItem { child, .. }) =
             &debt.effect
         {
@@ -292,13 +320,21 @@ impl Owner {
             }
         }
         let Debt { saga, seq, effect } = debt;
-        if let Err(reason) = result {
+        if let Err(refused) = result {
             let what = logs::kind(effect.as_ref());
             let span = logs::span(self.partition, &saga, self.state(&saga));
-            span.in_scope(|| tracing::warn!(seq = seq.0, what, reason, "an effect was refused"));
+            span.in_scope(|| match &refused {
+                Refused::Never(reason) => {
+                    tracing::warn!(seq = seq.0, what, reason, "an effect was refused");
+                }
+                // There are many of them, and who looks at the queues has said it once.
+                Refused::QueueFull(reason) => {
+                    tracing::debug!(seq = seq.0, what, reason, "an effect was refused");
+                }
+            });
             let answer = effect
                 .as_ref()
-                .and_then(|effect| answer_refusal(effect, &reason));
+                .and_then(|effect| answer_refusal(effect, &refused));
             match answer {
                 // What takes the effect's place is owed in its stead.
                 Some(answer) => {
@@ -315,7 +351,7 @@ impl Owner {
                         tracing::error!(
                             seq = seq.0,
                             what,
-                            reason,
+                            reason = %refused,
                             "an effect is lost: a person must act"
                         );
                     });
@@ -396,16 +432,18 @@ impl Owner {
     }
 }
 
-/// What a saga hears instead, when the broker will never take what it asked for.
-fn answer_refusal(effect: &Effect, reason: &str) -> Option<Outgoing> {
+/// What a saga hears instead, when what it asked for will never be done.
+fn answer_refusal(effect: &Effect, refused: &Refused) -> Option<Outgoing> {
     match effect {
         Effect::Command { command, .. } => {
+            let (error, retryable) = match refused {
+                Refused::Never(_) => (error_name::DATA_LIMIT_EXCEEDED, false),
+                Refused::QueueFull(_) => (error_name::QUEUE_FULL, true),
+            };
+            let cause = format!("the command could not be published: {refused}");
             let result = TaskResult::Failed {
-                failure: Failure::new(
-                    error_name::DATA_LIMIT_EXCEEDED,
-                    format!("the command could not be published: {reason}"),
-                ),
-                retryable: false,
+                failure: Failure::new(error, cause),
+                retryable,
             };
             let reply_to = command.reply_to.clone();
             Some(messages::reply(command.command, reply_to, result))
@@ -414,7 +452,10 @@ fn answer_refusal(effect: &Effect, reason: &str) -> Option<Outgoing> {
             let not_started = Outcome {
                 status: SagaStatus::Failed,
                 output: None,
-                failure: Some(Failure::new(error_name::CHILD_NOT_STARTED, reason)),
+                failure: Some(Failure::new(
+                    error_name::CHILD_NOT_STARTED,
+                    refused.to_string(),
+                )),
             };
             Some(messages::tell_parent(parent, not_started, false))
         }

@@ -13,7 +13,7 @@ use dirigent_contracts::id::PartitionId;
 use futures::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -50,6 +50,16 @@ impl Owners {
 struct Running {
     stop: CancellationToken,
     task: JoinHandle<Result<(), ProcessorError>>,
+    leaves: Option<Leaves>,
+}
+
+/// A processor that was asked to leave. It takes its time, and meanwhile this member goes on beating.
+#[derive(Clone, Debug)]
+enum Leaves {
+    /// Another owns the partition already.
+    Nothing,
+    /// The partition is given back then: with this lease, in place of that revision.
+    Lease(Lease, u64),
 }
 
 pub(crate) struct Ownership {
@@ -60,6 +70,8 @@ pub(crate) struct Ownership {
     running: BTreeMap<PartitionId, Running>,
     owners: Owners,
     beat: u64,
+    /// The partitions that were said to be behind in the last beat.
+    behind: BTreeSet<PartitionId>,
 }
 
 impl Ownership {
@@ -74,6 +86,7 @@ impl Ownership {
             running: BTreeMap::new(),
             owners,
             beat: 0,
+            behind: BTreeSet::new(),
         }
     }
 
@@ -147,7 +160,8 @@ impl Ownership {
 
     async fn beat(&mut self) {
         self.beat += 1;
-        let member = body(&self.membership.beat(self.beat));
+        self.note_behind(self.tools.admission.behind());
+        let member = body(&self.membership.beat(self.beat, self.behind.clone()));
         match self.bucket.put(self.member_key(), member).await {
             Ok(revision) => self.membership.heard(revision),
             Err(error) => tracing::warn!(%error, "the beat was not heard"),
@@ -163,11 +177,17 @@ impl Ownership {
         let mut owners = Vec::new();
         for partition in (0..self.tools.partitions).map(PartitionId) {
             self.reap(partition).await;
-            let is_running = self.running.contains_key(&partition);
-            match self
-                .membership
-                .decide(partition, is_running, Instant::now())
-            {
+            let is_running = match self.running.get(&partition) {
+                Some(Running {
+                    leaves: Some(_), ..
+                }) => None,
+                running => Some(running.is_some()),
+            };
+            let step = is_running.map_or(Step::Keep, |is_running| {
+                let now = Instant::now();
+                self.membership.decide(partition, is_running, now)
+            });
+            match step {
                 Step::Keep => {}
                 Step::Claim(lease, revision) => {
                     if self.write(partition, lease, revision).await {
@@ -176,12 +196,15 @@ impl Ownership {
                 }
                 Step::Release(lease, revision) => {
                     tracing::info!(partition = partition.0, "giving the partition to another");
-                    self.end(partition).await;
-                    self.write(partition, lease, revision).await;
+                    if is_running == Some(true) {
+                        self.leave(partition, Leaves::Lease(lease, revision));
+                    } else {
+                        self.write(partition, lease, revision).await;
+                    }
                 }
                 Step::Stop => {
                     tracing::warn!(partition = partition.0, "another owns the partition now");
-                    self.end(partition).await;
+                    self.leave(partition, Leaves::Nothing);
                 }
             }
             owners.push(
@@ -194,6 +217,35 @@ impl Ownership {
         if let Ok(mut known) = self.owners.0.lock() {
             *known = owners;
         }
+        self.compare_loads().await;
+    }
+
+    /// Tells the others which partitions are behind, and hears it of theirs.
+    async fn compare_loads(&mut self) {
+        let admission = &self.tools.admission;
+        admission.hear(&self.membership.behind(Instant::now()));
+        if admission.behind() != self.behind {
+            // Out of turn: a second is long for a flood.
+            self.beat().await;
+        }
+    }
+
+    /// Takes note of which partitions are behind, and says what has changed.
+    fn note_behind(&mut self, behind: BTreeSet<PartitionId>) {
+        for partition in behind.symmetric_difference(&self.behind) {
+            if behind.contains(partition) {
+                tracing::warn!(
+                    partition = partition.0,
+                    "the partition is behind: no new sagas need apply"
+                );
+            } else {
+                tracing::info!(
+                    partition = partition.0,
+                    "the partition has caught up: new sagas are let in"
+                );
+            }
+        }
+        self.behind = behind;
     }
 
     /// Writes a lease if nobody has changed it. Whether that was so.
@@ -215,24 +267,35 @@ impl Ownership {
     fn begin(&mut self, partition: PartitionId) {
         let stop = CancellationToken::new();
         let task = tokio::spawn(processor::own(partition, self.tools.clone(), stop.clone()));
-        self.running.insert(partition, Running { stop, task });
+        let running = Running {
+            stop,
+            task,
+            leaves: None,
+        };
+        self.running.insert(partition, running);
     }
 
-    async fn end(&mut self, partition: PartitionId) {
-        if let Some(running) = self.running.remove(&partition) {
+    /// Asks a processor to leave; [`Self::reap`] sees when it has.
+    fn leave(&mut self, partition: PartitionId, leaves: Leaves) {
+        if let Some(running) = self.running.get_mut(&partition) {
             running.stop.cancel();
-            report(partition, running.task.await);
+            running.leaves = Some(leaves);
         }
     }
 
-    /// Takes note of a processor that ended by itself: the partition is claimed anew.
+    /// Takes note of a processor that has ended. One that did so by itself leaves its partition to be
+    /// claimed anew.
     async fn reap(&mut self, partition: PartitionId) {
-        if self
-            .running
-            .get(&partition)
-            .is_some_and(|running| running.task.is_finished())
-        {
-            self.end(partition).await;
+        let is_finished = |running: &Running| running.task.is_finished();
+        if !self.running.get(&partition).is_some_and(is_finished) {
+            return;
+        }
+        let Some(Running { task, leaves, .. }) = self.running.remove(&partition) else {
+            return;
+        };
+        report(partition, task.await);
+        if let Some(Leaves::Lease(lease, revision)) = leaves {
+            self.write(partition, lease, revision).await;
         }
     }
 

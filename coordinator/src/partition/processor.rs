@@ -4,19 +4,21 @@
 //! deadlines, ticks, questions and the signal to stop.
 
 use super::{
-    messages,
-    owner::{Action, Debt, Owner},
+    clock::Clock,
+    errand::{ask_store, start_child, stored},
+    owner::{Action, Debt, Owner, Refused},
 };
 use crate::{
+    admission::Admission,
     api::live,
     broker::{
         journal::{Delivered, JournalReader},
         objects::Objects,
-        publisher::{Outgoing, Published, Publisher},
+        publisher::{IfFull, Outgoing, Publisher},
         snapshots::{Fence, Loaded, SaveError, Snapshots},
     },
     definitions::Definitions,
-    engine::{self, Effect, Program, Record},
+    engine::{self, Program, Record},
     logs::{self, Payload},
     metrics::PartitionMeter,
     settings::Settings,
@@ -25,7 +27,7 @@ use crate::{
 use dirigent_contracts::{
     api::SagaSummary,
     id::{JournalSeq, PartitionId, SagaAddress},
-    journal::{Entry, Start},
+    journal::Entry,
     outcome::SagaStatus,
     subject::{self, EntryKind, JournalSubject},
     time::Timestamp,
@@ -37,15 +39,11 @@ use std::{
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 /// Most effects that may be unacknowledged before the journal is read on: back-pressure.
 const MOST_OWED: usize = 8_192;
 /// Most entries that are folded before anything else gets its turn.
 const AT_ONCE: usize = 32;
-
-/// How long the broker rests before it is asked again.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a partition's owner gave up; another turn at it begins from the snapshots.
 #[derive(Debug, thiserror::Error)]
@@ -73,12 +71,13 @@ pub(crate) struct Tools {
     pub(crate) definitions: Definitions,
     pub(crate) spans: Spans,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) admission: Admission,
     /// How many partitions the installation has.
     pub(crate) partitions: u16,
 }
 
 /// One effect that is settled: done, or never to be, and why.
-type Settled = (Debt, Result<(), String>);
+type Settled = (Debt, Result<(), Refused>);
 
 /// One finished write to the bucket.
 enum Saved {
@@ -103,6 +102,7 @@ pub(crate) struct Processor {
     errands: FuturesUnordered<BoxFuture<'static, Settled>>,
     saves: FuturesUnordered<BoxFuture<'static, Result<Saved, SaveError>>>,
     began: Instant,
+    clock: Clock,
 }
 
 /// Owns a partition until `stop`, then leaves everything saved.
@@ -128,8 +128,12 @@ pub(super) async fn own(
         errands: FuturesUnordered::new(),
         saves: FuturesUnordered::new(),
         began,
+        clock: Clock::new(now(), Instant::now()),
     };
-    processor.run(reader, stop).await
+    let admission = processor.tools.admission.clone();
+    let left = processor.run(reader, stop).await;
+    admission.set_load(partition, 0);
+    left
 }
 
 /// Loads the snapshots and opens the journal behind the checkpoint.
@@ -198,7 +202,10 @@ impl Processor {
                     "caught up"
                 );
             }
+            let load = reader.behind() + self.owed();
+            self.tools.admission.set_load(self.partition, load);
             let deadline = self.owner.next_deadline();
+            let wait = deadline.map(|deadline| deadline.since(self.now()));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -207,7 +214,10 @@ impl Processor {
                     self.owner.settle(debt, result);
                 }
                 Some(saved) = self.saves.next(), if !self.saves.is_empty() => self.saved(saved)?,
-                () = until(deadline), if deadline.is_some() => self.owner.fire_timers(now()),
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
+                    let now = self.now();
+                    self.owner.fire_timers(now);
+                }
                 Some(question) = questions.next() => self.answer(question).await,
                 delivered = reader.next(), if self.owed() < MOST_OWED => {
                     let delivered = delivered.map_err(|error| self.broker(&error))?;
@@ -247,6 +257,10 @@ impl Processor {
         }
     }
 
+    fn now(&mut self) -> Timestamp {
+        self.clock.read(now(), Instant::now())
+    }
+
     /// Takes in one entry of the journal.
     async fn take(&mut self, delivered: Delivered) {
         let Some(record) = self.decode(&delivered) else {
@@ -257,8 +271,8 @@ impl Processor {
         };
         let program = self.program(&record).await;
         let since = self.began.elapsed();
-        let began = Instant::now();
-        let effects = self.owner.take(&record, program.as_deref(), now(), since);
+        let (now, began) = (self.now(), Instant::now());
+        let effects = self.owner.take(&record, program.as_deref(), now, since);
         let took = began.elapsed();
         let state = self.owner.state(&record.address);
         let payloads = self.tools.settings.log_payloads;
@@ -266,6 +280,14 @@ impl Processor {
         self.tools.spans.record(&record, state, &effects);
         let subject = &delivered.subject;
         self.meter.folded(subject, &record, state, &effects, took);
+        if let Entry::Reply(reply) = &record.entry
+            && reply.is_of_worker()
+            && effects.ignored.is_none()
+            && !self.owner.is_catching_up()
+            && let Some(task) = subject.rsplit('.').next()
+        {
+            self.tools.admission.queue(task).answered();
+        }
     }
 
     /// Reads an entry; what cannot be read is said and kept: it stays in the journal.
@@ -305,70 +327,103 @@ impl Processor {
             .await
     }
 
-    /// Does what the owner has decided.
+    /// Does what the owner has decided, and what it decides because of that.
     fn act(&mut self) {
-        for action in self.owner.actions() {
-            match action {
-                Action::Publish(message, debt) => {
-                    let settles = self.settles.clone();
-                    self.published += 1;
-                    self.tools
-                        .publisher
-                        .publish_then(message, move |published| {
-                            // Nobody hears it any more if the partition was left meanwhile.
-                            let _ = settles.send((debt, stored(published)));
-                        });
-                }
-                Action::StartChild(debt) => {
-                    let tools = self.tools.clone();
-                    let errand = async move {
-                        let result = start_child(&tools, debt.effect.as_ref()).await;
-                        (debt, result)
-                    };
-                    self.errands.push(errand.boxed());
-                }
-                Action::Store(debt) => {
-                    let tools = self.tools.clone();
-                    let state = self.owner.state(&debt.saga);
-                    let span = logs::span(self.partition, &debt.saga, state);
-                    let errand = async move {
-                        let result = ask_store(&tools, debt.effect.as_ref(), span).await;
-                        (debt, result)
-                    };
-                    self.errands.push(errand.boxed());
-                }
-                Action::Announce(message) => drop(self.tools.publisher.publish(message)),
-                Action::Put {
-                    saga,
-                    key,
-                    body,
-                    applied,
-                } => {
-                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
-                    let save = async move {
-                        snapshots.put(&fence, &key, body).await?;
-                        Ok(Saved::Put(saga, applied))
-                    };
-                    self.saves.push(save.boxed());
-                }
-                Action::Remove { saga, key } => {
-                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
-                    let save = async move {
-                        snapshots.remove(&fence, &key).await?;
-                        Ok(Saved::Removed(saga))
-                    };
-                    self.saves.push(save.boxed());
-                }
-                Action::Checkpoint(checkpoint) => {
-                    let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
-                    let save = async move {
-                        snapshots.set_checkpoint(&fence, checkpoint).await?;
-                        Ok(Saved::Checkpoint(checkpoint))
-                    };
-                    self.saves.push(save.boxed());
-                }
+        loop {
+            let actions = self.owner.actions();
+            if actions.is_empty() {
+                return;
+            }
+            for action in actions {
+                self.perform(action);
             }
         }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Publish(message, debt) => self.publish(message, debt),
+            Action::StartChild(debt) => {
+                let tools = self.tools.clone();
+                let errand = async move {
+                    let result = start_child(&tools, debt.effect.as_ref()).await;
+                    (debt, result)
+                };
+                self.errands.push(errand.boxed());
+            }
+            Action::Store(debt) => {
+                let tools = self.tools.clone();
+                let state = self.owner.state(&debt.saga);
+                let span = logs::span(self.partition, &debt.saga, state);
+                let errand = async move {
+                    let result = ask_store(&tools, debt.effect.as_ref(), span).await;
+                    (debt, result)
+                };
+                self.errands.push(errand.boxed());
+            }
+            Action::Announce(message) => drop(self.tools.publisher.publish(message)),
+            Action::Put {
+                saga,
+                key,
+                body,
+                applied,
+            } => {
+                let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
+                let save = async move {
+                    snapshots.put(&fence, &key, body).await?;
+                    Ok(Saved::Put(saga, applied))
+                };
+                self.saves.push(save.boxed());
+            }
+            Action::Remove { saga, key } => {
+                let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
+                let save = async move {
+                    snapshots.remove(&fence, &key).await?;
+                    Ok(Saved::Removed(saga))
+                };
+                self.saves.push(save.boxed());
+            }
+            Action::Checkpoint(checkpoint) => {
+                let (snapshots, fence) = (self.tools.snapshots.clone(), self.fence.clone());
+                let save = async move {
+                    snapshots.set_checkpoint(&fence, checkpoint).await?;
+                    Ok(Saved::Checkpoint(checkpoint))
+                };
+                self.saves.push(save.boxed());
+            }
+        }
+    }
+
+    /// Publishes what is owed. A command for which its queue has no room is refused instead.
+    fn publish(&mut self, message: Outgoing, debt: Debt) {
+        let may_refuse = self.owner.may_refuse(&debt);
+        if debt.command().is_some()
+            && let Some(task) = subject::command_task(message.subject())
+        {
+            let queue = self.tools.admission.queue(task);
+            if may_refuse && !queue.has_room() {
+                let instruments = self.tools.settings.metrics.instruments();
+                instruments.commands_refused.add(1, &[]);
+                let most = queue.limit();
+                let reason = format!("{most} commands wait already, the most that may");
+                self.owner.settle(debt, Err(Refused::QueueFull(reason)));
+                return;
+            }
+            queue.asked();
+        }
+        let if_full = if may_refuse {
+            IfFull::Refuse
+        } else {
+            IfFull::Repeat
+        };
+        let settles = self.settles.clone();
+        self.published += 1;
+        self.tools
+            .publisher
+            .publish_then(message, if_full, move |published| {
+                // Nobody hears it any more if the partition was left meanwhile.
+                let _ = settles.send((debt, stored(published)));
+            });
     }
 
     fn saved(&mut self, saved: Result<Saved, SaveError>) -> Result<(), ProcessorError> {
@@ -471,95 +526,10 @@ pub(crate) fn decode_entry(
     })
 }
 
-fn stored(published: Published) -> Result<(), String> {
-    match published {
-        Published::Stored { .. } | Published::AlreadyExists => Ok(()),
-        Published::Refused(reason) => Err(reason),
-    }
-}
-
-/// Asks the object store, and stores its answer in the journal.
-async fn ask_store(
-    tools: &Tools,
-    effect: Option<&Effect>,
-    span: tracing::Span,
-) -> Result<(), String> {
-    let Some(Effect::Store {
-        command,
-        reply_to,
-        request,
-    }) = effect
-    else {
-        return Ok(());
-    };
-    let answer = tools.objects.answer(*command, request.clone());
-    let answer = answer.instrument(span).await;
-    let reply = messages::reply(*command, reply_to.clone(), answer);
-    stored(tools.publisher.publish(reply).await)
-}
-
-/// Starts a child, or finds that this very parent has started it before.
-async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Result<(), String> {
-    let Some(Effect::StartChild {
-        child,
-        input,
-        parent,
-        trace,
-    }) = effect
-    else {
-        return Ok(());
-    };
-    let Some(digest) = tools.definitions.latest(&child.definition).await else {
-        return Err(format!(
-            "there is no definition named '{}'",
-            child.definition
-        ));
-    };
-    let message = messages::start_child(
-        tools.partitions,
-        child,
-        digest,
-        Arc::clone(input),
-        parent.clone(),
-        None,
-        *trace,
-    );
-    let subject = message.subject().to_owned();
-    match tools.publisher.publish(message).await {
-        Published::Stored { .. } => Ok(()),
-        Published::Refused(reason) => Err(reason),
-        Published::AlreadyExists => match first_start(tools, &subject).await {
-            Some(Start {
-                parent: Some(of), ..
-            }) if of.command == parent.command => Ok(()),
-            _ => Err(format!("the saga {child} was started by somebody else")),
-        },
-    }
-}
-
-/// The start that stands where another was to stand. There is one: a server that does not know it yet
-/// is asked again.
-async fn first_start(tools: &Tools, subject: &str) -> Option<Start> {
-    loop {
-        match tools.snapshots.first_start(subject).await {
-            Ok(Some(start)) => return start,
-            Ok(None) => {}
-            Err(error) => tracing::warn!(subject, %error, "a start cannot be read; trying on"),
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-/// The local clock. It decides only when a timer is *published*; the fold goes by the journal's.
+/// The local clock as it stands.
 pub(crate) fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Timestamp(since.map_or(0, |since| {
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     }))
-}
-
-async fn until(deadline: Option<Timestamp>) {
-    if let Some(deadline) = deadline {
-        tokio::time::sleep(deadline.since(now())).await;
-    }
 }

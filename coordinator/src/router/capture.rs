@@ -4,7 +4,7 @@
 //! an event that passes by while two coordinators disagree would be lost, one too many is only a dead
 //! letter.
 
-use super::rule::{matches, without_subsumed};
+use super::rule::{Feed, matches, without_subsumed};
 use crate::{
     broker::{BrokerError, assets},
     settings::Settings,
@@ -18,27 +18,30 @@ use async_nats::jetstream::{
 use dirigent_contracts::subject;
 use futures::TryStreamExt;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 /// How long an event may be worked on before another coordinator gets it.
-const ACK_WAIT: Duration = Duration::from_secs(30);
+pub(super) const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Events that may be worked on at a time, by all coordinators.
 const MOST_PENDING: i64 = 10_000;
 /// How often another coordinator may be faster before that is an error.
 const TRIES: usize = 10;
+
+/// A subject that some stream must keep, and for what it is read, if it is.
+type Wish = (String, Option<Feed>);
 
 /// The subjects that are kept, and where.
 #[derive(Clone, Debug)]
 pub(super) struct Captures {
     context: Context,
     settings: Arc<Settings>,
-    /// Subjects that are known to be kept, and whether they are listened to.
-    known: Arc<Mutex<BTreeMap<String, bool>>>,
+    /// Subjects that are known to be kept, and for what they are known to be read.
+    known: Arc<Mutex<BTreeSet<Wish>>>,
     /// Streams with a consumer of ours.
-    listened: Arc<Mutex<BTreeSet<String>>>,
+    listened: Arc<Mutex<BTreeSet<(String, Feed)>>>,
     /// One change of a stream at a time.
     changing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -54,8 +57,8 @@ impl Captures {
         }
     }
 
-    /// The streams that are listened to.
-    pub(super) fn listened(&self) -> Vec<String> {
+    /// The streams that are listened to, and for what.
+    pub(super) fn listened(&self) -> Vec<(String, Feed)> {
         self.listened
             .lock()
             .map(|streams| streams.iter().cloned().collect())
@@ -63,29 +66,46 @@ impl Captures {
     }
 
     /// Makes sure that a stream keeps the subject, and if it is listened to, that it is read.
-    pub(super) async fn ensure(&self, subject: &str, is_listened: bool) -> Result<(), BrokerError> {
+    pub(super) async fn ensure(
+        &self,
+        subject: &str,
+        feed: Option<Feed>,
+    ) -> Result<(), BrokerError> {
         let _one_at_a_time = self.changing.lock().await;
-        let is_known = self.known.lock().is_ok_and(|known| {
-            known
-                .get(subject)
-                .is_some_and(|listened| *listened || !is_listened)
-        });
-        if is_known {
+        let wish = (subject.to_owned(), feed);
+        if self.known.lock().is_ok_and(|known| known.contains(&wish)) {
             return Ok(());
         }
         let streams = self.streams(subject).await?;
-        if is_listened {
-            for stream in &streams {
-                self.listen(stream, subject).await?;
+        if let Some(feed) = feed {
+            for stream in streams {
+                self.listen(&stream, subject, feed.consumer()).await?;
+                // Former versions read everything with that one; what it has left must be heard.
+                let has_former =
+                    feed == Feed::Triggers || self.has_consumer(&stream, Feed::Triggers).await?;
                 if let Ok(mut listened) = self.listened.lock() {
-                    listened.insert(stream.clone());
+                    listened.extend(has_former.then(|| (stream.clone(), Feed::Triggers)));
+                    listened.insert((stream, feed));
                 }
             }
         }
         if let Ok(mut known) = self.known.lock() {
-            known.insert(subject.to_owned(), is_listened);
+            known.insert(wish);
         }
         Ok(())
+    }
+
+    async fn has_consumer(&self, stream: &str, feed: Feed) -> Result<bool, BrokerError> {
+        let failed = |error: &dyn std::error::Error| {
+            BrokerError::request(format!("the consumers of {stream}"), error)
+        };
+        let handle = self.context.get_stream_no_info(stream).await;
+        let handle = handle.map_err(|error| failed(&error))?;
+        match handle.consumer_info(feed.consumer()).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
     /// The streams that keep the subject; ours, if there was none.
@@ -160,8 +180,13 @@ impl Captures {
         Ok(())
     }
 
-    /// Makes sure that our consumer of a stream delivers the subject.
-    pub(super) async fn listen(&self, stream: &str, subject: &str) -> Result<(), BrokerError> {
+    /// Makes sure that a consumer of ours on a stream delivers the subject.
+    pub(super) async fn listen(
+        &self,
+        stream: &str,
+        subject: &str,
+        consumer: &str,
+    ) -> Result<(), BrokerError> {
         let failed = |error: &dyn std::error::Error| {
             BrokerError::request(format!("listening to {subject:?} on {stream}"), error)
         };
@@ -170,7 +195,7 @@ impl Captures {
             .get_stream_no_info(stream)
             .await
             .map_err(|error| failed(&error))?;
-        let existing = match handle.consumer_info(subject::ROUTER_CONSUMER).await {
+        let existing = match handle.consumer_info(consumer).await {
             Ok(info) => Some(info),
             Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
             // What it listens to already is not known, and must not be forgotten.
@@ -184,7 +209,7 @@ impl Captures {
                 config
             }
             None => pull::Config {
-                durable_name: Some(subject::ROUTER_CONSUMER.to_owned()),
+                durable_name: Some(consumer.to_owned()),
                 description: Some("Starts and continues sagas".to_owned()),
                 filter_subjects: vec![subject.to_owned()],
                 // Events from now on; of those from before nobody knew what to do.

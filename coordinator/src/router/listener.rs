@@ -1,8 +1,8 @@
 //! Reading a stream through a shared durable consumer: many messages at a time, each acknowledged
 //! when what follows from it is stored, and given back when it is not.
 
+use super::rule::Feed;
 use async_nats::jetstream::{self, AckKind, Context, consumer::PullConsumer};
-use dirigent_contracts::subject;
 use futures::{StreamExt, stream::FuturesUnordered};
 use std::{collections::BTreeMap, future::Future, time::Duration};
 use tokio::task::JoinHandle;
@@ -17,37 +17,40 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Messages of a stream that one coordinator works on at a time.
 const MOST_AT_ONCE: usize = 512;
 
-/// One task for each stream that is listened to.
+/// One task for each consumer that is listened to.
 #[derive(Debug, Default)]
-pub(super) struct Listeners(BTreeMap<String, JoinHandle<()>>);
+pub(super) struct Listeners(BTreeMap<(String, Feed), JoinHandle<()>>);
 
 impl Listeners {
-    /// Listens to a stream, if nobody does yet. `act` says whether a message is done with.
+    /// Listens to a consumer, if nobody does yet. `act` says whether a message is done with.
     pub(super) fn ensure<F, Fut>(
         &mut self,
         context: &Context,
-        stream: &str,
+        listened: (String, Feed),
         stop: &CancellationToken,
         act: F,
     ) where
         F: Fn(jetstream::Message) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = bool> + Send + 'static,
     {
-        if self.0.get(stream).is_some_and(|task| !task.is_finished()) {
+        let known = self.0.get(&listened);
+        if known.is_some_and(|task| !task.is_finished()) {
             return;
         }
+        let (stream, feed) = listened.clone();
         let task = tokio::spawn(listen(
             context.clone(),
-            stream.to_owned(),
+            stream,
+            feed.consumer(),
             stop.clone(),
             act,
         ));
-        self.0.insert(stream.to_owned(), task);
+        self.0.insert(listened, task);
     }
 
     /// Waits until all have ended.
     pub(super) async fn ended(self) {
-        for (stream, task) in self.0 {
+        for ((stream, _), task) in self.0 {
             if let Err(error) = task.await {
                 tracing::error!(stream, %error, "listening broke off");
             }
@@ -59,6 +62,7 @@ impl Listeners {
 pub(super) async fn listen<F, Fut>(
     context: Context,
     stream: String,
+    consumer: &'static str,
     stop: CancellationToken,
     act: F,
 ) where
@@ -66,7 +70,7 @@ pub(super) async fn listen<F, Fut>(
     Fut: Future<Output = bool> + Send + 'static,
 {
     while !stop.is_cancelled() {
-        if let Err(error) = consume(&context, &stream, &stop, &act).await {
+        if let Err(error) = consume(&context, &stream, consumer, &stop, &act).await {
             tracing::warn!(stream, error, "events cannot be read; trying on");
         }
         tokio::select! {
@@ -79,6 +83,7 @@ pub(super) async fn listen<F, Fut>(
 async fn consume<F, Fut>(
     context: &Context,
     stream: &str,
+    consumer: &str,
     stop: &CancellationToken,
     act: &F,
 ) -> Result<(), String>
@@ -87,7 +92,7 @@ where
     Fut: Future<Output = bool> + Send + 'static,
 {
     let consumer: PullConsumer = context
-        .get_consumer_from_stream(subject::ROUTER_CONSUMER, stream)
+        .get_consumer_from_stream(consumer, stream)
         .await
         .map_err(|error| error.to_string())?;
     let mut messages = consumer

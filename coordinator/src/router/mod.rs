@@ -1,8 +1,10 @@
 //! The router: trigger events become starts, awaited events become entries of the sagas they are for.
 //!
 //! Every subject that a definition listens to is kept by a stream, an existing one or ours, and read
-//! through one durable consumer that all coordinators share. An event is acknowledged only when all
-//! that follows from it is stored; what cannot be understood is kept as a dead letter.
+//! through durable consumers that all coordinators share: one for the events that start sagas, and one for
+//! those that sagas await. An event is acknowledged only when all that follows from it is stored; what
+//! cannot be understood is kept as a dead letter. While new sagas have to wait, the events that start
+//! them are held, and when enough are held no more are read: they wait in their stream.
 
 mod capture;
 mod listener;
@@ -13,6 +15,7 @@ pub(crate) mod rule;
 pub(crate) use routing::{Place, event_entry, follow};
 
 use crate::{
+    admission::Admission,
     broker::{
         Broker, BrokerError,
         publisher::{Outgoing, Published},
@@ -21,17 +24,24 @@ use crate::{
     logs::Payload,
     settings::Settings,
 };
-use async_nats::jetstream;
+use async_nats::jetstream::{self, AckKind};
 use capture::Captures;
-use dirigent_contracts::{event::Event, header, subject};
+use dirigent_contracts::{event::Event, header, id::PartitionId, subject};
 use futures::future::join_all;
-use rule::{Owned, Wishes};
-use std::sync::{Arc, RwLock};
+use routing::Following;
+use rule::{Feed, Owned, Wishes};
+use std::{
+    sync::{Arc, RwLock},
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 /// How often an event that nobody seems to listen to is given back before it is a dead letter: its
 /// definition may have been deployed through another coordinator a moment ago.
 const UNHEARD_DELIVERIES: i64 = 10;
+
+/// How often an event that is held looks whether its sagas may begin.
+const HOLD_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Routes events. Clones share one set of rules.
 #[derive(Clone, Debug)]
@@ -39,24 +49,31 @@ pub(crate) struct Router {
     broker: Broker,
     definitions: Definitions,
     captures: Captures,
+    admission: Admission,
     rules: Arc<RwLock<Arc<Vec<Owned>>>>,
 }
 
 impl Router {
-    pub(crate) fn new(broker: Broker, definitions: Definitions, settings: Arc<Settings>) -> Self {
+    pub(crate) fn new(
+        broker: Broker,
+        definitions: Definitions,
+        admission: Admission,
+        settings: Arc<Settings>,
+    ) -> Self {
         let captures = Captures::new(broker.context.clone(), settings);
         Self {
             broker,
             definitions,
             captures,
+            admission,
             rules: Arc::default(),
         }
     }
 
     /// Makes sure that the events of a definition are kept and listened to, before it is deployed.
     pub(crate) async fn prepare(&self, wishes: &Wishes) -> Result<(), BrokerError> {
-        for (subject, is_listened) in wishes.subjects() {
-            self.captures.ensure(subject, is_listened).await?;
+        for (subject, feed) in wishes.subjects() {
+            self.captures.ensure(subject, feed).await?;
         }
         Ok(())
     }
@@ -79,14 +96,14 @@ impl Router {
                 tokio::time::sleep(listener::REST).await;
             }
             // Whoever does not know all the rules takes no events away from those who do.
-            let streams = refreshed.map_or_else(|_| Vec::new(), |()| self.captures.listened());
-            for stream in streams {
-                let router = self.clone();
+            let listened = refreshed.map_or_else(|_| Vec::new(), |()| self.captures.listened());
+            for (stream, feed) in listened {
+                let (router, stopped) = (self.clone(), stop.clone());
                 let route = move |message| {
-                    let router = router.clone();
-                    async move { router.route(message).await }
+                    let (router, stopped) = (router.clone(), stopped.clone());
+                    async move { router.route(message, feed, &stopped).await }
                 };
-                listeners.ensure(&self.broker.context, &stream, &stop, route);
+                listeners.ensure(&self.broker.context, (stream, feed), &stop, route);
             }
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -137,7 +154,12 @@ impl Router {
     }
 
     /// Does what follows from one event; true when all of it is stored.
-    async fn route(&self, message: jetstream::Message) -> bool {
+    async fn route(
+        &self,
+        message: jetstream::Message,
+        feed: Feed,
+        stop: &CancellationToken,
+    ) -> bool {
         let Ok(info) = message.info() else {
             return true;
         };
@@ -162,19 +184,61 @@ impl Router {
             at,
             sequence: info.stream_sequence,
         };
-        let (entries, mut reasons) = follow(&rules, &event, place, self.broker.partitions);
-        let published = entries
-            .into_iter()
-            .map(|entry| self.broker.publisher.publish(entry));
-        for published in join_all(published).await {
-            if let Published::Refused(reason) = published {
-                reasons.push(reason);
+        let (entries, mut reasons) = follow(&rules, feed, &event, place, self.broker.partitions);
+        let (starts, others): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|it| it.start.is_some());
+        reasons.extend(self.store(others).await);
+        if !starts.is_empty() {
+            if !self.hold(&message, &starts, stop).await {
+                return false;
             }
+            reasons.extend(self.store(starts).await);
         }
         if reasons.is_empty() {
             return true;
         }
         self.keep_dead(&message, &source, &reasons.join("; ")).await
+    }
+
+    /// Publishes what follows from an event. Gives why some of it will never be stored.
+    async fn store(&self, entries: Vec<Following>) -> Vec<String> {
+        let publisher = &self.broker.publisher;
+        let published = entries.into_iter().map(|it| publisher.publish(it.entry));
+        let published = join_all(published).await.into_iter();
+        let reasons = published.filter_map(|published| match published {
+            Published::Stored { .. } | Published::AlreadyExists => None,
+            Published::Refused(reason) | Published::Full(reason) => Some(reason),
+        });
+        reasons.collect()
+    }
+
+    /// Holds an event until the sagas may begin that it starts. False if it is to be given back instead.
+    async fn hold(
+        &self,
+        message: &jetstream::Message,
+        starts: &[Following],
+        stop: &CancellationToken,
+    ) -> bool {
+        let mut said = Instant::now();
+        loop {
+            let mut places = starts.iter().filter_map(|it| it.start.as_ref());
+            let may_begin = |(partition, wishes): &(PartitionId, Arc<Wishes>)| {
+                self.admission.admit(*partition, &wishes.consumers).is_ok()
+            };
+            if places.all(may_begin) {
+                return true;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                () = tokio::time::sleep(HOLD_INTERVAL) => {}
+            }
+            if said.elapsed() > capture::ACK_WAIT / 3 {
+                said = Instant::now();
+                if let Err(error) = message.ack_with(AckKind::Progress).await {
+                    tracing::debug!(%error, "the broker did not hear that an event is held");
+                }
+            }
+        }
     }
 
     /// Keeps what cannot be understood, with its body and headers, so that it can be replayed.

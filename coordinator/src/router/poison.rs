@@ -46,7 +46,10 @@ pub(super) async fn listen(broker: Broker, captures: Captures, stop: Cancellatio
         };
         let prepared = async {
             assets::ensure_stream_exists(&broker.context, config).await?;
-            captures.listen(subject::ADVISORIES_STREAM, &subject).await
+            let consumer = subject::ROUTER_CONSUMER;
+            captures
+                .listen(subject::ADVISORIES_STREAM, &subject, consumer)
+                .await
         };
         match prepared.await {
             Ok(()) => break,
@@ -64,7 +67,8 @@ pub(super) async fn listen(broker: Broker, captures: Captures, stop: Cancellatio
         let broker = broker.clone();
         async move { take(&broker, message).await }
     };
-    listener::listen(context, subject::ADVISORIES_STREAM.to_owned(), stop, act).await;
+    let (stream, consumer) = (subject::ADVISORIES_STREAM, subject::ROUTER_CONSUMER);
+    listener::listen(context, stream.to_owned(), consumer, stop, act).await;
 }
 
 async fn take(broker: &Broker, message: jetstream::Message) -> bool {

@@ -3,7 +3,7 @@
 //! Decisions only. What is published has ids that follow from the event, so an event that is routed
 //! twice has the same consequences as one.
 
-use super::rule::{Decision, Owned};
+use super::rule::{Decision, Feed, Owned, Wishes};
 use crate::{broker::publisher::Outgoing, partition::messages};
 use dirigent_contracts::{
     event::Event,
@@ -23,13 +23,22 @@ pub(crate) struct Place<'a> {
     pub(crate) sequence: u64,
 }
 
-/// The entries that follow from an event, and the reasons why some do not.
+/// An entry that follows from an event.
+#[derive(Debug)]
+pub(crate) struct Following {
+    pub(crate) entry: Outgoing,
+    /// If it starts a saga: where, and what its definition wishes.
+    pub(crate) start: Option<(PartitionId, Arc<Wishes>)>,
+}
+
+/// The entries that follow from an event that was read for some purpose, and the reasons why some do not.
 pub(crate) fn follow(
     rules: &[Owned],
+    feed: Feed,
     event: &Event,
     place: Place<'_>,
     partitions: u16,
-) -> (Vec<Outgoing>, Vec<String>) {
+) -> (Vec<Following>, Vec<String>) {
     let value = event.to_expression_value();
     let id = event.id.clone();
     let id = id.unwrap_or_else(|| place.source.to_owned());
@@ -37,7 +46,7 @@ pub(crate) fn follow(
     let mut reasons = Vec::new();
     for owned in rules {
         let listening = owned.wishes.rules.iter();
-        for rule in listening.filter(|rule| rule.listens_to(event)) {
+        for rule in listening.filter(|it| it.is_read_as(feed) && it.listens_to(event)) {
             let address = |key| {
                 let partition = PartitionId::of(&key, partitions);
                 let definition = owned.definition.clone();
@@ -59,9 +68,10 @@ pub(crate) fn follow(
                     let (partition, address) = address(key);
                     let message_id = format!("{}.{}", place.source, owned.definition);
                     let trace = event.trace();
-                    entries.push(messages::start(
-                        partition, &address, start, message_id, trace,
-                    ));
+                    entries.push(Following {
+                        entry: messages::start(partition, &address, start, message_id, trace),
+                        start: Some((partition, Arc::clone(&owned.wishes))),
+                    });
                 }
                 Ok(Decision::Continue(key)) => {
                     let entry = Entry::Event(EventEntry {
@@ -72,7 +82,10 @@ pub(crate) fn follow(
                     let (partition, address) = address(key);
                     let message_id =
                         format!("{}.{}.{}", place.source, owned.definition, rule.subject);
-                    entries.push(event_entry(partition, address, &entry, message_id));
+                    entries.push(Following {
+                        entry: event_entry(partition, address, &entry, message_id),
+                        start: None,
+                    });
                 }
                 Err(reason) => reasons.push(format!("{}: {reason}", owned.definition)),
             }

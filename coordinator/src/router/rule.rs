@@ -4,13 +4,14 @@
 //! wrong expression is an error of the deployment.
 
 use crate::{
-    engine::Fault,
+    engine::{Fault, consumers},
     expression::{Environment, Expression, Scope, Template},
 };
 use dirigent_contracts::{
     definition::model::{Action, Definition, Machine, StateKind},
     event::Event,
     id::{DefinitionDigest, DefinitionName, SagaKey},
+    subject,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -21,6 +22,27 @@ pub(crate) struct Wishes {
     pub(crate) rules: Vec<Rule>,
     /// The subjects of the events that it publishes: some stream must keep them.
     pub(crate) published: Vec<String>,
+    /// The consumers of the tasks that its sagas may ask for.
+    pub(crate) consumers: Vec<String>,
+}
+
+/// What the events are for that one consumer reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Feed {
+    /// They start sagas; and all that former versions listened to with the same consumer.
+    Triggers,
+    /// Sagas that have begun await them: they come through when starts have to wait.
+    Awaited,
+}
+
+impl Feed {
+    /// The consumer that reads them.
+    pub(crate) fn consumer(self) -> &'static str {
+        match self {
+            Self::Triggers => subject::ROUTER_CONSUMER,
+            Self::Awaited => subject::AWAITED_CONSUMER,
+        }
+    }
 }
 
 /// One rule.
@@ -106,6 +128,7 @@ impl Wishes {
             });
         }
         reading.machine(&definition.machine, "");
+        reading.wishes.consumers = consumers(definition);
         if reading.faults.is_empty() {
             Ok(reading.wishes)
         } else {
@@ -113,14 +136,18 @@ impl Wishes {
         }
     }
 
-    /// All subjects that some stream must keep: listened to, and published.
-    pub(crate) fn subjects(&self) -> impl Iterator<Item = (&str, bool)> {
-        let listened = self.rules.iter().map(|rule| (rule.subject.as_str(), true));
-        listened.chain(
-            self.published
-                .iter()
-                .map(|subject| (subject.as_str(), false)),
-        )
+    /// All subjects that some stream must keep: those that are listened to, with what for, and those
+    /// that are published.
+    pub(crate) fn subjects(&self) -> impl Iterator<Item = (&str, Option<Feed>)> {
+        let listened = self.rules.iter().map(|rule| {
+            let feed = match rule.purpose {
+                Purpose::Start { .. } => Feed::Triggers,
+                Purpose::Continue => Feed::Awaited,
+            };
+            (rule.subject.as_str(), Some(feed))
+        });
+        let published = self.published.iter();
+        listened.chain(published.map(|subject| (subject.as_str(), None)))
     }
 }
 
@@ -187,6 +214,11 @@ impl Reading {
 }
 
 impl Rule {
+    /// Whether events that are read for that may be for this rule.
+    pub(crate) fn is_read_as(&self, feed: Feed) -> bool {
+        feed == Feed::Triggers || matches!(self.purpose, Purpose::Continue)
+    }
+
     /// Whether the event is one of those that the rule listens to.
     pub(crate) fn listens_to(&self, event: &Event) -> bool {
         matches(&self.subject, &event.nats_subject)

@@ -3,7 +3,8 @@
 //!
 //! The worker keeps the promise that an effect happens once by storing it in the ledger under its id,
 //! as a real service would in its database. What it answers stands in the input: `refuse` names the
-//! task that fails for good, `flaky` says how many attempts of each step fail before one succeeds.
+//! task that fails for good, `flaky` says how many attempts of each step fail before one succeeds, and
+//! `deadly` kills the process.
 
 use anyhow::{Context as _, bail};
 use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
@@ -80,6 +81,9 @@ fn perform(
     if undo {
         ledger.undo(key, &effect)?;
         return Ok(input.clone());
+    }
+    if input["deadly"] == json!(true) {
+        std::process::abort();
     }
     if input["refuse"] == json!(task.as_str()) {
         return Err(TaskError::new("Refused", "as the input asks").permanent());

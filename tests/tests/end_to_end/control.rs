@@ -1,8 +1,13 @@
 //! What operators ask: start, cancel, and what is refused.
 
 use dirigent_contracts::{
-    api::{CancelRequest, ErrorCode, ListRequest, RetryRequest},
+    api::{
+        CancelRequest, ErrorCode, ListRequest, Operation as _, RetryRequest, StartAnswer,
+        StartRequest,
+    },
+    header,
     outcome::SagaStatus,
+    subject,
 };
 use dirigent_tests::{
     crew::Crew,
@@ -47,6 +52,29 @@ async fn a_canceled_saga_undoes_what_it_did() -> anyhow::Result<()> {
     assert_eq!(crew.calls.tasks(), ["reserve", "release"]);
     let again = stage.request(&cancel).await.unwrap_err();
     assert_eq!(refusal(&again), ErrorCode::Conflict);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_start_that_is_repeated_under_its_id_is_told_that_it_has_started() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    stage.deploy("sleeper", SLEEPER).await?;
+    let start = |id: &str| {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(header::MESSAGE_ID, id);
+        let body = json!({"definition": "sleeper", "key": "k"}).to_string();
+        let client = stage.client.clone();
+        async move {
+            let subject = subject::api(StartRequest::NAME);
+            let answer = client.request_with_headers(subject, headers, body.into());
+            let answer: StartAnswer = serde_json::from_slice(&answer.await?.payload)?;
+            anyhow::Ok(answer.started)
+        }
+    };
+    assert!(start("a").await?);
+    // Its acknowledgement was lost, say.
+    assert!(start("a").await?);
+    assert!(!start("b").await?);
     Ok(())
 }
 

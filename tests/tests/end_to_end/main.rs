@@ -9,6 +9,7 @@ mod languages;
 mod maps;
 mod metrics;
 mod node;
+mod overload;
 mod restarts;
 mod steps;
 mod traces;

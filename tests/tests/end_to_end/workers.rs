@@ -1,6 +1,6 @@
 //! The worker SDK, on a real broker.
 
-use dirigent_contracts::{api::RetryRequest, outcome::SagaStatus, subject};
+use dirigent_contracts::outcome::SagaStatus;
 use dirigent_tests::{
     crew::Crew,
     stage::{PATIENCE, Stage},
@@ -117,67 +117,5 @@ async fn a_long_step_lives_by_its_heartbeats() -> anyhow::Result<()> {
     let _crew = crew.start()?;
     let saga = stage.run("one", "k", json!({})).await?;
     assert_eq!(saga.status, SagaStatus::Succeeded);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_command_that_kills_its_workers_is_an_incident_until_it_is_retried() -> anyhow::Result<()>
-{
-    let stage = Stage::start().await?;
-    stage
-        .deploy(
-            "one",
-            ONE_STEP.replace("HeartbeatSeconds: 1, ", "").as_str(),
-        )
-        .await?;
-    // An operator who is less patient than the default of twenty deliveries.
-    let context = async_nats::jetstream::new(stage.client.clone());
-    let stream = context.get_stream(subject::COMMANDS_STREAM).await?;
-    let consumer: async_nats::jetstream::consumer::PullConsumer = stream
-        .get_consumer("work")
-        .await
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
-    let mut config = consumer.cached_info().config.clone();
-    config.max_deliver = 2;
-    config.ack_wait = Duration::from_millis(300);
-    context
-        .update_consumer_on_stream(crate::node::pull_config(config), subject::COMMANDS_STREAM)
-        .await?;
-    stage.begin("one", "k", json!({})).await?;
-    let mut taken = 0;
-    let until = Instant::now() + PATIENCE;
-    while taken < 2 {
-        let mut batch = consumer.fetch().max_messages(1).messages().await?;
-        while let Some(message) = futures::StreamExt::next(&mut batch).await {
-            // It dies here: no answer, no acknowledgement.
-            drop(message.map_err(|error| anyhow::anyhow!("{error}"))?);
-            taken += 1;
-        }
-        anyhow::ensure!(Instant::now() < until, "delivered {taken} times");
-    }
-    // The broker notices when somebody asks for more.
-    let asking = tokio::spawn(async move {
-        loop {
-            let batch = consumer.fetch().max_messages(1).messages().await;
-            if let Ok(mut batch) = batch {
-                while futures::StreamExt::next(&mut batch).await.is_some() {}
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
-    let saga = stage.stands("one", "k", SagaStatus::Stuck).await?;
-    asking.abort();
-    let failure = saga.failure.map(|failure| failure.to_string());
-    let failure = failure.unwrap_or_default();
-    assert!(failure.contains("delivered 2 times"), "{failure}");
-    // Somebody mends the worker, and lets the saga go on.
-    let _crew = Crew::new(stage.client.clone()).echoes(&["work"]).start()?;
-    let request = RetryRequest {
-        saga: saga.saga,
-        skip: false,
-        reason: String::new(),
-    };
-    stage.request(&request).await?;
-    assert_eq!(stage.ended("one", "k").await?.status, SagaStatus::Succeeded);
     Ok(())
 }

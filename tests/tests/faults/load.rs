@@ -84,7 +84,11 @@ pub(crate) async fn start(client: &Client, shape: Shape, key: &str) -> anyhow::R
             // A start that is not new is one whose acknowledgement did not come.
             Ok(_) => return Ok(()),
             Err(error) => match error.downcast_ref::<Refused>() {
-                Some(Refused { code, .. }) if *code != ErrorCode::Unavailable => return Err(error),
+                Some(Refused { code, .. })
+                    if ![ErrorCode::Unavailable, ErrorCode::Overloaded].contains(code) =>
+                {
+                    return Err(error);
+                }
                 _ => tokio::time::sleep(PAUSE).await,
             },
         }

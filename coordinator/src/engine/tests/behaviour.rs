@@ -1,7 +1,7 @@
 //! What the engine decides, case by case.
 
 use super::*;
-use dirigent_contracts::error_name;
+use dirigent_contracts::{error_name, journal::Child, outcome::Outcome};
 use serde_json::json;
 
 const TWO: &str = "
@@ -141,6 +141,52 @@ fn a_timeout_makes_the_step_unknown_and_it_is_undone() {
         )
     });
     assert_eq!(late, 1);
+}
+
+#[test]
+fn a_step_for_which_there_was_no_room_may_have_been_asked_for_by_another_owner() {
+    let mut play = Play::started(TWO, json!(1));
+    let a = play.command("a");
+    play.fail(a, error_name::QUEUE_FULL);
+    assert_eq!(play.status(), SagaStatus::Compensating);
+    let undo = play.command("undo-a");
+    play.succeed(undo, json!(null));
+    assert_eq!(play.error(), error_name::QUEUE_FULL);
+    assert_eq!(play.status(), SagaStatus::Compensated);
+}
+
+#[test]
+fn a_child_that_has_failed_leaves_no_doubt_whatever_made_it_fail() {
+    let document = "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+StartAt: A
+States:
+  A: { Type: Task, Resource: 'task:a', Compensate: { Resource: 'task:undo-a' }, Next: Child }
+  Child: { Type: Task, Resource: 'saga:other', End: true }
+";
+    for error in [error_name::WORKER_PANIC, error_name::QUEUE_FULL] {
+        let mut play = Play::started(document, json!(1));
+        let a = play.command("a");
+        play.succeed(a, json!(2));
+        let command = play.effects.iter().find_map(|effect| match effect {
+            Effect::StartChild { parent, .. } => Some(parent.command),
+            _ => None,
+        });
+        play.take(Entry::Child(Child {
+            command: command.unwrap(),
+            outcome: Outcome {
+                status: SagaStatus::Failed,
+                output: None,
+                failure: Some(Failure::new(error, "")),
+            },
+            holds: false,
+        }));
+        let undo = play.command("undo-a");
+        play.succeed(undo, json!(null));
+        assert_eq!(play.status(), SagaStatus::Compensated);
+        assert_eq!(play.error(), error);
+    }
 }
 
 #[test]

@@ -1,0 +1,92 @@
+//! Effects that take more than a publish: what is asked of the object store, and children, whose start
+//! may turn out to be somebody else's.
+
+use super::{messages, owner::Refused, processor::Tools};
+use crate::{broker::publisher::Published, engine::Effect};
+use dirigent_contracts::{envelope, journal::Start};
+use std::{sync::Arc, time::Duration};
+use tracing::Instrument as _;
+
+/// How long the broker rests before it is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What became of a publish, for whom it was owed.
+pub(super) fn stored(published: Published) -> Result<(), Refused> {
+    match published {
+        Published::Stored { .. } | Published::AlreadyExists => Ok(()),
+        Published::Refused(reason) => Err(Refused::Never(reason)),
+        Published::Full(reason) => Err(Refused::QueueFull(reason)),
+    }
+}
+
+/// Asks the object store, and stores its answer in the journal.
+pub(super) async fn ask_store(
+    tools: &Tools,
+    effect: Option<&Effect>,
+    span: tracing::Span,
+) -> Result<(), Refused> {
+    let Some(Effect::Store {
+        command,
+        reply_to,
+        request,
+    }) = effect
+    else {
+        return Ok(());
+    };
+    let answer = tools.objects.answer(*command, request.clone());
+    let answer = answer.instrument(span).await;
+    let reply = messages::reply(*command, reply_to.clone(), answer);
+    stored(tools.publisher.publish(reply).await)
+}
+
+/// Starts a child, or finds that this very parent has started it before.
+pub(super) async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Result<(), Refused> {
+    let Some(Effect::StartChild {
+        child,
+        input,
+        parent,
+        trace,
+    }) = effect
+    else {
+        return Ok(());
+    };
+    let Some(digest) = tools.definitions.latest(&child.definition).await else {
+        let reason = format!("there is no definition named '{}'", child.definition);
+        return Err(Refused::Never(reason));
+    };
+    let message = messages::start_child(
+        tools.partitions,
+        child,
+        digest,
+        Arc::clone(input),
+        parent.clone(),
+        None,
+        *trace,
+    );
+    let subject = message.subject().to_owned();
+    match tools.publisher.publish(message).await {
+        Published::AlreadyExists => match first_start(tools, &subject).await {
+            Some(Start {
+                parent: Some(of), ..
+            }) if of.command == parent.command => Ok(()),
+            _ => {
+                let reason = format!("the saga {child} was started by somebody else");
+                Err(Refused::Never(reason))
+            }
+        },
+        published => stored(published),
+    }
+}
+
+/// The start that stands where another was to stand. There is one: a server that does not know it yet
+/// is asked again.
+async fn first_start(tools: &Tools, subject: &str) -> Option<Start> {
+    loop {
+        match tools.snapshots.first_of_subject(subject).await {
+            Ok(Some(first)) => return envelope::decode(&first.body).ok(),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(subject, %error, "a start cannot be read; trying on"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
