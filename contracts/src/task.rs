@@ -55,6 +55,10 @@ pub struct Command {
     /// The longest pause between two heartbeats in milliseconds, if the step wants heartbeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_ms: Option<u64>,
+    /// Largest output that the saga takes, in bytes of JSON, if it is not the default of
+    /// [`SagaLimits::payload`](crate::limits::SagaLimits::payload).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_output: Option<u64>,
     /// The token with which somebody will complete the step later, if it waits for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
@@ -219,6 +223,7 @@ mod tests {
             input: Arc::new(json!({"amount": 12.5, "tags": ["a", null, true, -1]})),
             deadline: Timestamp(1_700_000_000_000_000),
             heartbeat_ms: Some(5_000),
+            most_output: None,
             token: Some("t".into()),
             reply_to: "dirigent.journal.3.order.o-1.reply.charge-card".into(),
         }

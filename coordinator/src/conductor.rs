@@ -5,7 +5,7 @@ use crate::{
     broker::{Broker, BrokerError},
     definitions::Definitions,
     metrics::{self, Readiness},
-    partition::{Owners, Ownership, OwnershipError, Tools},
+    partition::{Owners, Ownership, OwnershipError, Refold, Tools},
     router::Router,
     settings::Settings,
     spans::Spans,
@@ -78,12 +78,19 @@ impl Coordinator {
         let settings = Arc::new(settings);
         let definitions = Definitions::new(broker.definitions.clone());
         let owners = Owners::default();
+        let refold = Refold {
+            snapshots: broker.snapshots.clone(),
+            definitions: definitions.clone(),
+            probe: settings.probe,
+        };
         let tools = Tools {
             client: broker.client.clone(),
             publisher: broker.publisher.clone(),
             snapshots: broker.snapshots.clone(),
             objects: broker.objects.clone(),
             definitions: definitions.clone(),
+            installation: broker.installation.clone(),
+            refold: refold.clone(),
             spans: Spans::new(telemetry),
             settings: Arc::clone(&settings),
             partitions: broker.partitions,
@@ -93,6 +100,7 @@ impl Coordinator {
         let api = api::serve(
             broker.clone(),
             definitions,
+            refold,
             router.clone(),
             owners.clone(),
             stop.clone(),

@@ -17,6 +17,7 @@
 
 pub mod api;
 pub mod broker;
+mod containment;
 mod definitions;
 pub mod engine;
 pub mod expression;

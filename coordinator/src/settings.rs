@@ -1,6 +1,6 @@
 //! What a coordinator can be told when it starts.
 
-use crate::metrics::Metrics;
+use crate::{containment::Probe, metrics::Metrics};
 use std::{net::SocketAddr, time::Duration};
 
 /// Settings of one coordinator. `Default` is right for most.
@@ -24,6 +24,9 @@ pub struct Settings {
     pub log_payloads: bool,
     /// Where it counts what it does.
     pub metrics: Metrics,
+    /// Called with every entry before it is folded: a test's way to break a fold off.
+    #[doc(hidden)]
+    pub probe: Option<Probe>,
     /// Where to serve the metrics to Prometheus, and `/healthz` and `/readyz`; nowhere if `None`.
     pub metrics_listen: Option<SocketAddr>,
 }
@@ -42,6 +45,7 @@ impl Default for Settings {
             drain_timeout: Duration::from_secs(10),
             log_payloads: false,
             metrics: Metrics::default(),
+            probe: None,
             metrics_listen: None,
         }
     }

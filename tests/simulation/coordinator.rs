@@ -20,10 +20,12 @@ use crate::{
 };
 use dirigent_contracts::{
     event::Event as Happened,
-    id::{JournalSeq, PartitionId},
-    journal::Start,
+    id::{DefinitionDigest, JournalSeq, PartitionId},
+    journal::{Parent, Start},
+    limits::SagaLimits,
     time::Timestamp,
 };
+use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
@@ -326,7 +328,8 @@ impl World {
             if let Ok(record) = record(partition, stored) {
                 let program = owner.digest(&record).cloned();
                 let program = program.and_then(|digest| Deployed::get().program(&digest));
-                owner.take(&record, program, now, micros(virtual_now - running.began));
+                let since = micros(virtual_now - running.began);
+                owner.take(&record, program, now, since).unwrap();
             } else {
                 owner.pass(JournalSeq(stored.seq));
             }
@@ -424,15 +427,9 @@ impl World {
                     unreachable!("only a child is started so");
                 };
                 let digest = Deployed::get().latest(&child.definition).unwrap();
-                let message = messages::start_child(
-                    PARTITIONS,
-                    child,
-                    digest.clone(),
-                    Arc::clone(input),
-                    parent.clone(),
-                    None,
-                    *trace,
-                );
+                let start = start_of_child(digest, input, parent);
+                let message =
+                    messages::start_child(PARTITIONS, child, parent.command, start, *trace);
                 self.publish(node, &message, Then::StartChild { owner, debt });
             }
             Action::Store(_) => unreachable!("no definition here asks the object store"),
@@ -512,7 +509,8 @@ impl World {
         let record = decode(partition, &entry).unwrap();
         let program = owner.digest(&record).cloned();
         let program = program.and_then(|digest| Deployed::get().program(&digest));
-        owner.take(&record, program, now, micros(virtual_now - running.began));
+        let since = micros(virtual_now - running.began);
+        owner.take(&record, program, now, since).unwrap();
     }
 
     /// An entry is stored: its partition's owners read it.
@@ -779,7 +777,8 @@ pub(super) fn following(message: &Stored) -> Vec<Outgoing> {
         at: message.at,
         sequence: message.seq,
     };
-    follow(&Deployed::get().rules, &event, place, PARTITIONS).0
+    let limits = SagaLimits::default();
+    follow(&Deployed::get().rules, &event, place, PARTITIONS, limits).0
 }
 
 /// A stored message as an entry of a journal.
@@ -795,4 +794,20 @@ pub(super) fn record(partition: PartitionId, stored: &Stored) -> Result<Record, 
         body: draft.body.clone().into(),
     };
     decode(partition, &delivered)
+}
+
+/// The start entry of a child saga.
+pub(super) fn start_of_child(
+    digest: &DefinitionDigest,
+    input: &Arc<Value>,
+    parent: &Parent,
+) -> Start {
+    Start {
+        digest: digest.clone(),
+        input: Arc::clone(input),
+        trigger: None,
+        parent: Some(parent.clone()),
+        part: None,
+        limits: SagaLimits::default(),
+    }
 }

@@ -6,6 +6,7 @@
 mod control;
 mod definitions;
 mod letters;
+mod limits;
 pub(crate) mod live;
 mod sagas;
 
@@ -16,15 +17,16 @@ use crate::{
     },
     definitions::Definitions,
     logs::Payload,
-    partition::Owners,
+    partition::{Owners, Refold},
     router::Router,
 };
 use async_nats::service::{self, Request, ServiceExt as _};
 use dirigent_contracts::{
     api::{
         CallbackRequest, CancelRequest, DeadLettersRequest, DefinitionRequest, DefinitionsRequest,
-        DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, ListRequest, Operation,
-        ReplayRequest, RetryRequest, SignalRequest, StartRequest, StatusAnswer, StatusRequest,
+        DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, LimitsRequest, ListRequest,
+        Operation, ReplayRequest, RetryRequest, SignalRequest, StartRequest, StatusAnswer,
+        StatusRequest,
     },
     header::{self, TraceContext},
     subject,
@@ -68,6 +70,7 @@ impl From<BrokerError> for Refusal {
 struct Api {
     broker: Broker,
     definitions: Definitions,
+    refold: Refold,
     router: Router,
     owners: Owners,
 }
@@ -82,6 +85,7 @@ struct Caller {
 pub(crate) async fn serve(
     broker: Broker,
     definitions: Definitions,
+    refold: Refold,
     router: Router,
     owners: Owners,
     stop: CancellationToken,
@@ -106,13 +110,14 @@ pub(crate) async fn serve(
     let api = Api {
         broker,
         definitions,
+        refold,
         router,
         owners,
     };
     Ok(tokio::spawn(answer_all(api, service, requests, stop)))
 }
 
-const OPERATIONS: [&str; 14] = [
+const OPERATIONS: [&str; 15] = [
     StartRequest::NAME,
     DescribeRequest::NAME,
     ListRequest::NAME,
@@ -126,6 +131,7 @@ const OPERATIONS: [&str; 14] = [
     DefinitionRequest::NAME,
     DeadLettersRequest::NAME,
     ReplayRequest::NAME,
+    LimitsRequest::NAME,
     StatusRequest::NAME,
 ];
 
@@ -227,6 +233,7 @@ impl Api {
             DefinitionRequest::NAME => answer!(DefinitionRequest, |r| self.definition(r)),
             DeadLettersRequest::NAME => answer!(DeadLettersRequest, |r| self.dead_letters(r)),
             ReplayRequest::NAME => answer!(ReplayRequest, |r| self.replay(r)),
+            LimitsRequest::NAME => answer!(LimitsRequest, |r| self.limits(r)),
             _ => answer!(StatusRequest, |r| self.status(r)),
         }
     }

@@ -17,13 +17,19 @@ use crate::{
         Broker, BrokerError,
         publisher::{Outgoing, Published},
     },
+    containment::contain,
     definitions::Definitions,
     logs::Payload,
     settings::Settings,
 };
 use async_nats::jetstream;
 use capture::Captures;
-use dirigent_contracts::{event::Event, header, subject};
+use dirigent_contracts::{
+    event::Event,
+    header,
+    limits::{Limit, Limits},
+    subject,
+};
 use futures::future::join_all;
 use rule::{Owned, Wishes};
 use std::sync::{Arc, RwLock};
@@ -143,9 +149,10 @@ impl Router {
         };
         let source = format!("{}/{}", info.stream, info.stream_sequence);
         let headers = headers(&message);
-        let event = match Event::parse(&message.subject, &headers, &message.payload) {
+        let limits = self.broker.installation.limits();
+        let event = match read(&message, &headers, &limits) {
             Ok(event) => event,
-            Err(error) => return self.keep_dead(&message, &source, &error.to_string()).await,
+            Err(reason) => return self.keep_dead(&message, &source, &reason).await,
         };
         let rules = self
             .rules
@@ -162,7 +169,12 @@ impl Router {
             at,
             sequence: info.stream_sequence,
         };
-        let (entries, mut reasons) = follow(&rules, &event, place, self.broker.partitions);
+        let partitions = self.broker.partitions;
+        let followed = contain(|| follow(&rules, &event, place, partitions, limits.saga));
+        let (entries, mut reasons) = followed.unwrap_or_else(|why| {
+            let reason = format!("this build cannot evaluate its rules: {why}");
+            (Vec::new(), vec![reason])
+        });
         let published = entries
             .into_iter()
             .map(|entry| self.broker.publisher.publish(entry));
@@ -202,6 +214,19 @@ impl Router {
         }
         is_kept
     }
+}
+
+/// Reads an event that is within the limits.
+fn read(
+    message: &jetstream::Message,
+    headers: &[(String, String)],
+    limits: &Limits,
+) -> Result<Event, String> {
+    let size = message.payload.len() as u64;
+    let checked = limits.check(Limit::Payload, "the event", size);
+    checked.map_err(|error| error.to_string())?;
+    let event = Event::parse(&message.subject, headers, &message.payload);
+    event.map_err(|error| error.to_string())
 }
 
 /// All headers of a message. Those of dead letters are left behind when one is replayed.
