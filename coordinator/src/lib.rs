@@ -32,6 +32,10 @@ pub mod telemetry;
 mod conductor;
 
 #[cfg(test)]
+#[path = "../../tests/fuzz/mod.rs"]
+mod fuzz;
+
+#[cfg(test)]
 #[path = "../../tests/simulation/mod.rs"]
 mod simulation;
 
