@@ -14,6 +14,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A request that the coordinators answer.
 pub trait Operation: Serialize + DeserializeOwned {
@@ -420,6 +421,44 @@ operation!(ReplayRequest, "replay", ReplayAnswer);
 pub struct ReplayAnswer {
     /// The subject on which it was published.
     pub subject: String,
+}
+
+/// Show the limits of the installation, and change some: all of these, or none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsRequest {
+    /// New values by name, in the limit's unit; `null` for the default. Sagas keep the limits that they
+    /// were started with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, Option<u64>>,
+}
+operation!(LimitsRequest, "limits", LimitsAnswer);
+
+/// The limits of the installation, after the change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LimitsAnswer {
+    /// All of them.
+    pub limits: Vec<LimitDescription>,
+}
+
+/// One limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitDescription {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: u64,
+    /// What the value counts: `bytes`, `seconds`, `milliseconds`; empty for things.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unit: String,
+    /// Its value if nobody sets another.
+    pub default: u64,
+    /// The least that it can be set to.
+    pub least: u64,
+    /// The most that it can be set to.
+    pub most: u64,
+    /// What it bounds, for people.
+    pub what: String,
 }
 
 /// How the installation stands.

@@ -31,7 +31,7 @@ pub const ITEM_READER_FAILED: &str = "States.ItemReaderFailed";
 pub const RESULT_WRITER_FAILED: &str = "States.ResultWriterFailed";
 /// An expression could not be evaluated.
 pub const QUERY_EVALUATION_ERROR: &str = "States.QueryEvaluationError";
-/// An input or output is larger than [`crate::limit::PAYLOAD_BYTES`].
+/// An input or output is larger than [`crate::limits::SagaLimits::payload`].
 pub const DATA_LIMIT_EXCEEDED: &str = "States.DataLimitExceeded";
 /// The saga failed in a way that no state can handle.
 pub const RUNTIME: &str = "States.Runtime";
@@ -49,5 +49,13 @@ pub const WORKER_PANIC: &str = "Dirigent.WorkerPanic";
 pub const BAD_PAYLOAD: &str = "Dirigent.BadPayload";
 /// The effect was undone before this attempt came: it must not happen any more.
 pub const UNDONE: &str = "Dirigent.Undone";
+/// The saga has gone forward for longer than [`crate::limits::SagaLimits::saga_age`].
+pub const SAGA_TOO_OLD: &str = "Dirigent.SagaTooOld";
+/// The saga has taken in more entries than [`crate::limits::SagaLimits::history`].
+pub const HISTORY_TOO_LONG: &str = "Dirigent.HistoryTooLong";
+/// An inline Map has more items than [`crate::limits::SagaLimits::inline_map_items`].
+pub const TOO_MANY_ITEMS: &str = "Dirigent.TooManyItems";
+/// This build cannot fold what came for the saga.
+pub const BROKEN: &str = "Dirigent.Broken";
 /// The saga was canceled.
 pub const CANCELED: &str = "Dirigent.Canceled";

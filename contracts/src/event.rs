@@ -17,8 +17,11 @@ const BINARY_PREFIX: &str = "ce-";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     /// It is too large.
-    #[error("the event has {0} bytes, at most {most} fit", most = limit::PAYLOAD_BYTES)]
+    #[error("the event has {0} bytes, at most {most} fit", most = limit::LARGEST_PAYLOAD_BYTES)]
     TooLarge(usize),
+    /// It says that it is a CloudEvent, and its id is too long.
+    #[error("the CloudEvent's `id` has {0} bytes, at most {most} fit", most = limit::EVENT_ID_BYTES)]
+    LongId(usize),
     /// It is not JSON.
     #[error("the event is not JSON: {0}")]
     NotJson(String),
@@ -61,7 +64,7 @@ impl Event {
         headers: &[(String, String)],
         body: &[u8],
     ) -> Result<Self, EventError> {
-        if body.len() > limit::PAYLOAD_BYTES {
+        if body.len() > limit::LARGEST_PAYLOAD_BYTES {
             return Err(EventError::TooLarge(body.len()));
         }
         let header = |wanted: &str| {
@@ -155,6 +158,13 @@ impl Event {
     }
 
     fn checked(self) -> Result<Self, EventError> {
+        if let Some(id) = self
+            .id
+            .as_ref()
+            .filter(|id| id.len() > limit::EVENT_ID_BYTES)
+        {
+            return Err(EventError::LongId(id.len()));
+        }
         for (name, value) in [
             ("id", &self.id),
             ("type", &self.kind),

@@ -6,6 +6,7 @@
 use crate::{
     envelope::{Body, DecodeError, decode, encode},
     id::{CommandId, DefinitionDigest, PartitionId, SagaAddress},
+    limits::SagaLimits,
     outcome::Outcome,
     subject::EntryKind,
     task::Reply,
@@ -16,7 +17,8 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// The body of a journal entry.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Entry {
     /// A saga is to start.
     Start(Start),
@@ -79,6 +81,9 @@ pub struct Start {
     /// What of the definition runs, if not the whole: an item of a distributed Map.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+    /// What it may use. Decided by whoever starts, as the version is.
+    #[serde(default, skip_serializing_if = "SagaLimits::is_default")]
+    pub limits: SagaLimits,
 }
 
 impl Body for Start {
@@ -231,6 +236,7 @@ mod tests {
                         command,
                     }),
                     part: None,
+                    limits: SagaLimits::default(),
                 }),
             ),
             (

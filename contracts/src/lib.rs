@@ -34,6 +34,7 @@ pub mod history;
 pub mod id;
 pub mod journal;
 pub mod limit;
+pub mod limits;
 pub mod metric;
 pub mod outcome;
 pub mod subject;

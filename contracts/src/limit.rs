@@ -1,4 +1,5 @@
-//! Every limit that bounds what others may send us, with its value and unit.
+//! The limits that nobody can change, each with its value and unit; those that an operator can are in
+//! [`crate::limits`]. `docs/limits.md` tells of both.
 //!
 //! A limit is checked where the thing enters (API, trigger, reply), so the engine never meets more.
 
@@ -10,8 +11,13 @@ pub const KEY_BYTES: usize = 256;
 pub const DEFINITION_NAME_BYTES: usize = 80;
 /// Longest name of a task, in bytes.
 pub const TASK_NAME_BYTES: usize = 128;
-/// Largest input or output of a state, in bytes of JSON: the 256 KiB of Step Functions.
-pub const PAYLOAD_BYTES: usize = 262_144;
+/// The most that [`crate::limits::SagaLimits::payload`] can be set to, in bytes of JSON: what fits into
+/// a message of a server with its default settings, with an envelope around it.
+pub const LARGEST_PAYLOAD_BYTES: usize = 524_288;
+/// Longest name of an event that a saga awaits, in bytes.
+pub const EVENT_NAME_BYTES: usize = 256;
+/// Longest id of an event, in bytes.
+pub const EVENT_ID_BYTES: usize = 1_024;
 /// Largest definition document, in bytes: the 1 MiB of Step Functions.
 pub const DEFINITION_BYTES: usize = 1_048_576;
 /// Most values of a definition document: aliases of YAML could make a small text huge.
@@ -28,16 +34,17 @@ pub const SETTLE_TIME: Duration = Duration::from_secs(10);
 pub const EARLY_EVENT_RETENTION: Duration = Duration::from_secs(3_600);
 /// Most events that one saga buffers before it awaits them; the oldest go first.
 pub const BUFFERED_EVENTS: usize = 64;
+/// Most entries that wait in a saga which cannot be folded until it can; further ones are passed over.
+pub const MISSED_ENTRIES: usize = 1_000;
 /// State transitions that one journal entry may cause: a loop without a step ends here.
 pub const TRANSITIONS_PER_ENTRY: usize = 25_000;
 /// Longest name of an error that a worker sends, in bytes: the 256 characters of Step Functions.
 pub const ERROR_NAME_BYTES: usize = 256;
-/// Longest cause of an error that a worker sends, in bytes: the 32,768 characters of Step Functions.
+/// Longest cause of an error that a worker sends, and longest reason that an operator gives, in bytes: the
+/// 32,768 characters of Step Functions.
 pub const CAUSE_BYTES: usize = 32_768;
 /// Most items of a distributed Map that run at once when it does not say, or says more.
 pub const MAP_CONCURRENCY: u32 = 1_000;
-/// Most items of a distributed Map.
-pub const MAP_ITEMS: u32 = 1_000_000;
 /// Most items that are read from an object in one go.
 pub const MAP_READ_ITEMS: usize = 500;
 /// Most bytes of JSON that are read from an object in one go, unless a single item has more.

@@ -1,5 +1,6 @@
 //! How a saga stands, and how it ends.
 
+use crate::limit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{fmt, sync::Arc};
@@ -90,6 +91,19 @@ impl Failure {
             cause: cause.into(),
         }
     }
+
+    /// The same, with name and cause cut to what they may be: [`limit::ERROR_NAME_BYTES`] and
+    /// [`limit::CAUSE_BYTES`].
+    #[must_use]
+    pub fn clipped(mut self) -> Self {
+        clip(&mut self.error, limit::ERROR_NAME_BYTES);
+        clip(&mut self.cause, limit::CAUSE_BYTES);
+        self
+    }
+}
+
+fn clip(text: &mut String, most: usize) {
+    text.truncate(text.floor_char_boundary(most));
 }
 
 impl fmt::Display for Failure {

@@ -59,6 +59,10 @@ pub struct Command {
     /// The longest pause between two heartbeats in milliseconds, if the step wants heartbeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_ms: Option<u64>,
+    /// Largest output that the saga takes, in bytes of JSON, if it is not the default of
+    /// [`SagaLimits::payload`](crate::limits::SagaLimits::payload).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_output: Option<u64>,
     /// The token with which somebody will complete the step later, if it waits for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
@@ -91,6 +95,8 @@ struct CommandFields {
     #[serde(default)]
     heartbeat_ms: Option<u64>,
     #[serde(default)]
+    most_output: Option<u64>,
+    #[serde(default)]
     token: Option<String>,
     reply_to: String,
 }
@@ -114,6 +120,7 @@ impl From<CommandFields> for Command {
             input: fields.input,
             deadline: fields.deadline,
             heartbeat_ms: fields.heartbeat_ms,
+            most_output: fields.most_output,
             token: fields.token,
             reply_to: fields.reply_to,
         }
@@ -341,6 +348,7 @@ mod tests {
             input: Arc::new(json!({"amount": 12.5, "tags": ["a", null, true, -1]})),
             deadline: Timestamp(1_700_000_000_000_000),
             heartbeat_ms: Some(5_000),
+            most_output: None,
             token: Some("t".into()),
             reply_to: "dirigent.journal.3.order.o-1.reply.charge-card".into(),
         }

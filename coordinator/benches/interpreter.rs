@@ -8,6 +8,7 @@
 use dirigent_contracts::{
     id::{JournalSeq, PartitionId, SagaAddress},
     journal::{Entry, Start},
+    limits::SagaLimits,
     task::{Reply, TaskResult},
     time::Timestamp,
 };
@@ -79,6 +80,7 @@ fn start() -> Record {
         trigger: None,
         parent: None,
         part: None,
+        limits: SagaLimits::default(),
     };
     record(1, Entry::Start(start))
 }

@@ -6,7 +6,7 @@ use crate::{
     broker::{Broker, BrokerError},
     definitions::Definitions,
     metrics::{self, Readiness},
-    partition::{Owners, Ownership, OwnershipError, Tools},
+    partition::{Owners, Ownership, OwnershipError, Refold, Tools},
     router::Router,
     settings::Settings,
     spans::Spans,
@@ -80,12 +80,19 @@ impl Coordinator {
         let definitions = Definitions::new(broker.definitions.clone());
         let owners = Owners::default();
         let admission = Admission::new(broker.partitions, &settings);
+        let refold = Refold {
+            snapshots: broker.snapshots.clone(),
+            definitions: definitions.clone(),
+            probe: settings.probe,
+        };
         let tools = Tools {
             client: broker.client.clone(),
             publisher: broker.publisher.clone(),
             snapshots: broker.snapshots.clone(),
             objects: broker.objects.clone(),
             definitions: definitions.clone(),
+            installation: broker.installation.clone(),
+            refold: refold.clone(),
             spans: Spans::new(telemetry),
             settings: Arc::clone(&settings),
             admission: admission.clone(),
@@ -101,6 +108,7 @@ impl Coordinator {
         let api = api::Api {
             broker: broker.clone(),
             definitions,
+            refold,
             router: router.clone(),
             owners: owners.clone(),
             admission: admission.clone(),

@@ -1,6 +1,9 @@
 //! Compiled definitions, by name and version: read once, compiled once, shared.
 
-use crate::{broker::definitions::DefinitionStore, engine::Program, router::rule::Wishes};
+use crate::{
+    broker::definitions::DefinitionStore, containment::contain, engine::Program,
+    router::rule::Wishes,
+};
 use dirigent_contracts::{
     definition::{self, Parsed},
     id::{DefinitionDigest, DefinitionName},
@@ -58,13 +61,14 @@ impl Definitions {
             return Some(program);
         }
         let document = self.document(name, digest).await?;
-        let program = match compile(name.as_str(), &document) {
-            Ok((_, program)) => Arc::new(program),
-            Err(report) => {
+        let compiled = contain(|| compile(name.as_str(), &document));
+        let program = match compiled.map(|result| result.map_err(|report| report.to_string())) {
+            Ok(Ok((_, program))) => Arc::new(program),
+            Ok(Err(reason)) | Err(reason) => {
                 tracing::error!(
                     definition = %name,
                     version = digest.short(),
-                    %report,
+                    reason,
                     "a deployed definition does not compile"
                 );
                 return None;
@@ -83,7 +87,8 @@ impl Definitions {
         digest: &DefinitionDigest,
     ) -> Option<Arc<Wishes>> {
         let document = self.document(name, digest).await?;
-        let (parsed, _) = compile(name.as_str(), &document).ok()?;
+        let compiled = contain(|| compile(name.as_str(), &document));
+        let (parsed, _) = compiled.ok()?.ok()?;
         Wishes::of(&parsed.definition).ok().map(Arc::new)
     }
 

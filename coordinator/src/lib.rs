@@ -18,6 +18,7 @@
 mod admission;
 pub mod api;
 pub mod broker;
+mod containment;
 mod definitions;
 pub mod engine;
 pub mod expression;
@@ -30,6 +31,10 @@ mod spans;
 pub mod telemetry;
 
 mod conductor;
+
+#[cfg(test)]
+#[path = "../../tests/fuzz/mod.rs"]
+mod fuzz;
 
 #[cfg(test)]
 #[path = "../../tests/simulation/mod.rs"]

@@ -1,6 +1,6 @@
 //! What a coordinator can be told when it starts.
 
-use crate::metrics::Metrics;
+use crate::{containment::Probe, metrics::Metrics};
 use dirigent_contracts::consumer;
 use std::{net::SocketAddr, time::Duration};
 
@@ -35,6 +35,9 @@ pub struct Settings {
     pub log_payloads: bool,
     /// Where it counts what it does.
     pub metrics: Metrics,
+    /// Called with every entry before it is folded: a test's way to break a fold off.
+    #[doc(hidden)]
+    pub probe: Option<Probe>,
     /// Where to serve the metrics to Prometheus, and `/healthz` and `/readyz`; nowhere if `None`.
     pub metrics_listen: Option<SocketAddr>,
 }
@@ -57,6 +60,7 @@ impl Default for Settings {
             ack_wait: consumer::ACK_WAIT,
             log_payloads: false,
             metrics: Metrics::default(),
+            probe: None,
             metrics_listen: None,
         }
     }

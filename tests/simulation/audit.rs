@@ -2,7 +2,7 @@
 //! the installation does.
 
 use super::{
-    coordinator::{following, record},
+    coordinator::{following, record, start_of_child},
     jetstream::Stored,
     scenario::{Deployed, LASTING, PARTITIONS},
     schedule::StreamName,
@@ -21,10 +21,7 @@ use dirigent_contracts::{
     task::{Command, Direction, TaskResult},
     time::Timestamp,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What is known of a saga.
 #[derive(Default)]
@@ -167,12 +164,12 @@ impl Audit {
                     parent,
                     trace,
                 } => {
-                    let digest = Deployed::get().latest(&child.definition).unwrap().clone();
-                    let (input, parent) = (Arc::clone(input), parent.clone());
-                    let of = messages::start_child(
-                        PARTITIONS, child, digest, input, parent, None, *trace,
-                    );
-                    Some(of)
+                    let digest = Deployed::get().latest(&child.definition).unwrap();
+                    let start = start_of_child(digest, input, parent);
+                    let command = parent.command;
+                    Some(messages::start_child(
+                        PARTITIONS, child, command, start, *trace,
+                    ))
                 }
                 effect => messages::message(PARTITIONS, address, &cause, effect),
             };

@@ -20,10 +20,12 @@ use crate::{
 };
 use dirigent_contracts::{
     event::Event as Happened,
-    id::{JournalSeq, PartitionId},
-    journal::Start,
+    id::{DefinitionDigest, JournalSeq, PartitionId},
+    journal::{Parent, Start},
+    limits::SagaLimits,
     time::Timestamp,
 };
+use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, LazyLock, OnceLock},
@@ -338,7 +340,8 @@ impl World {
             if let Ok(record) = record(partition, stored) {
                 let program = owner.digest(&record).cloned();
                 let program = program.and_then(|digest| Deployed::get().program(&digest));
-                owner.take(&record, program, now, micros(virtual_now - running.began));
+                let since = micros(virtual_now - running.began);
+                owner.take(&record, program, now, since).unwrap();
             } else {
                 owner.pass(JournalSeq(stored.seq));
             }
@@ -445,15 +448,9 @@ impl World {
                     unreachable!("only a child is started so");
                 };
                 let digest = Deployed::get().latest(&child.definition).unwrap();
-                let message = messages::start_child(
-                    PARTITIONS,
-                    child,
-                    digest.clone(),
-                    Arc::clone(input),
-                    parent.clone(),
-                    None,
-                    *trace,
-                );
+                let start = start_of_child(digest, input, parent);
+                let message =
+                    messages::start_child(PARTITIONS, child, parent.command, start, *trace);
                 self.publish(node, &message, Then::StartChild { owner, debt });
             }
             Action::Store(_) => unreachable!("no definition here asks the object store"),
@@ -542,7 +539,8 @@ impl World {
         let record = decode(partition, &entry).unwrap();
         let program = owner.digest(&record).cloned();
         let program = program.and_then(|digest| Deployed::get().program(&digest));
-        owner.take(&record, program, now, micros(virtual_now - running.began));
+        let since = micros(virtual_now - running.began);
+        owner.take(&record, program, now, since).unwrap();
     }
 
     /// An entry is stored: its partition's owners read it.
@@ -809,8 +807,9 @@ pub(super) fn following(message: &Stored) -> Vec<Outgoing> {
         at: message.at,
         sequence: message.seq,
     };
+    let limits = SagaLimits::default();
     let rules = &Deployed::get().rules;
-    let (following, _) = follow(rules, Feed::Triggers, &event, place, PARTITIONS);
+    let (following, _) = follow(rules, Feed::Triggers, &event, place, PARTITIONS, limits);
     following.into_iter().map(|it| it.entry).collect()
 }
 
@@ -827,4 +826,20 @@ pub(super) fn record(partition: PartitionId, stored: &Stored) -> Result<Record, 
         body: draft.body.clone().into(),
     };
     decode(partition, &delivered)
+}
+
+/// The start entry of a child saga.
+pub(super) fn start_of_child(
+    digest: &DefinitionDigest,
+    input: &Arc<Value>,
+    parent: &Parent,
+) -> Start {
+    Start {
+        digest: digest.clone(),
+        input: Arc::clone(input),
+        trigger: None,
+        parent: Some(parent.clone()),
+        part: None,
+        limits: SagaLimits::default(),
+    }
 }

@@ -3,6 +3,7 @@
 use dirigent_contracts::{
     header::TraceContext,
     id::{CommandId, EffectId, RunId, SagaAddress, TaskName},
+    limits::Limit,
     task::{Command, Direction},
     time::Timestamp,
 };
@@ -80,6 +81,12 @@ impl TaskContext {
     /// its answer is still recorded.
     pub fn deadline(&self) -> Timestamp {
         self.command.deadline
+    }
+
+    /// Largest output that the saga takes, in bytes of JSON.
+    pub fn most_output(&self) -> u64 {
+        let default = Limit::Payload.default();
+        self.command.most_output.unwrap_or(default)
     }
 
     /// Time until the deadline by the local clock; zero once it has passed.

@@ -2,7 +2,7 @@
 //!
 //! It is not a [`std::error::Error`] itself, so that `?` turns any error that is one into it.
 
-use dirigent_contracts::{error_name, limit, outcome::Failure, task::TaskResult};
+use dirigent_contracts::{error_name, outcome::Failure, task::TaskResult};
 use std::{error::Error, fmt};
 
 /// Why a task was not done.
@@ -19,9 +19,10 @@ impl TaskError {
     ///
     /// Another attempt may succeed, unless [`TaskError::permanent`] says otherwise.
     pub fn new(name: impl Into<String>, cause: impl Into<String>) -> Self {
+        let Failure { error, cause } = Failure::new(name, cause).clipped();
         Self {
-            name: clipped(name.into(), limit::ERROR_NAME_BYTES),
-            cause: clipped(cause.into(), limit::CAUSE_BYTES),
+            name: error,
+            cause,
             is_retryable: true,
         }
     }
@@ -84,14 +85,10 @@ impl From<TaskError> for TaskResult {
 }
 
 /// The beginning of a text, at most `limit` bytes.
-fn clipped(mut text: String, limit: usize) -> String {
-    text.truncate(text.floor_char_boundary(limit));
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dirigent_contracts::limit;
 
     #[test]
     fn the_question_mark_tells_the_whole_chain() {

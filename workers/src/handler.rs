@@ -28,8 +28,9 @@ where
 {
     Arc::new(move |context, input| match decode::<I>(&context, &input) {
         Ok(input) => {
+            let most = context.most_output();
             let call = function(context, input);
-            async move { encode(&call.await?) }.boxed()
+            async move { encode(&call.await?, most) }.boxed()
         }
         Err(error) => futures::future::ready(Err(error)).boxed(),
     })
@@ -48,16 +49,15 @@ fn decode<I: DeserializeOwned>(context: &TaskContext, input: &Value) -> Result<I
     })
 }
 
-fn encode<O: Serialize>(output: &O) -> Result<Value, TaskError> {
+fn encode<O: Serialize>(output: &O, most: u64) -> Result<Value, TaskError> {
     let output = serde_json::to_value(output).map_err(|error| {
         let cause = format!("the output cannot be written as JSON: {error}");
         TaskError::new(error_name::BAD_PAYLOAD, cause).permanent()
     })?;
     let size = size(&output);
-    if size > limit::PAYLOAD_BYTES {
+    if size as u64 > most {
         let cause = format!(
-            "the output has {size} bytes of JSON, at most {} fit",
-            limit::PAYLOAD_BYTES
+            "the output has {size} bytes of JSON, and the limit `payload` allows the saga {most}"
         );
         return Err(TaskError::new(error_name::DATA_LIMIT_EXCEEDED, cause).permanent());
     }
@@ -110,6 +110,8 @@ mod tests {
     };
     use serde_json::json;
 
+    const MOST: u64 = 1_000;
+
     fn nested(levels: usize) -> Value {
         (0..levels).fold(json!(1), |inner, _| json!([inner]))
     }
@@ -129,7 +131,7 @@ mod tests {
         let command = RunId::derive(&saga, JournalSeq(1), Timestamp(1))
             .effect(0)
             .command(1);
-        let output = encode(&nested(limit::DEPTH - ENVELOPE_DEPTH)).unwrap();
+        let output = encode(&nested(limit::DEPTH - ENVELOPE_DEPTH), MOST).unwrap();
         let result = TaskResult::Succeeded {
             output: Arc::new(output),
         };
@@ -144,7 +146,7 @@ mod tests {
             envelope::decode::<Reply>(&envelope::encode(&reply)).unwrap(),
             reply
         );
-        let error = encode(&nested(limit::DEPTH - ENVELOPE_DEPTH + 1)).unwrap_err();
+        let error = encode(&nested(limit::DEPTH - ENVELOPE_DEPTH + 1), MOST).unwrap_err();
         assert_eq!(
             (error.name(), error.is_retryable()),
             (error_name::BAD_PAYLOAD, false)
@@ -153,8 +155,8 @@ mod tests {
 
     #[test]
     fn an_output_above_the_limit_is_refused() {
-        assert!(encode(&"x".repeat(limit::PAYLOAD_BYTES - 2)).is_ok());
-        let error = encode(&"x".repeat(limit::PAYLOAD_BYTES - 1)).unwrap_err();
+        assert!(encode(&"x".repeat(998), MOST).is_ok());
+        let error = encode(&"x".repeat(999), MOST).unwrap_err();
         assert_eq!(
             (error.name(), error.is_retryable()),
             (error_name::DATA_LIMIT_EXCEEDED, false)

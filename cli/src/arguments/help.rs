@@ -36,6 +36,7 @@ pub(super) const GROUPS: [(&str, &[&str]); 4] = [
         "Operation",
         &[
             "status",
+            "limits",
             "dead-letters",
             "doctor",
             "backup",

@@ -5,6 +5,7 @@
 
 mod bench;
 mod help;
+mod limit;
 mod operator;
 mod service;
 
@@ -12,6 +13,7 @@ pub(crate) use bench::{
     BenchArguments, BenchFloorArguments, BenchWorkerArguments, FloorPart, Sync,
 };
 pub(crate) use help::command;
+pub(crate) use limit::LimitsArguments;
 pub(crate) use operator::{
     BackupArguments, CallbackArguments, CancelArguments, CheckArguments, DeadLettersArguments,
     DeadLettersCommand, DefinitionArguments, DeployArguments, DoctorArguments, HistoryArguments,
@@ -205,6 +207,8 @@ pub(crate) enum Command {
     Retry(RetryArguments),
     /// List messages that could not be understood, or publish one again
     DeadLetters(DeadLettersArguments),
+    /// Show the limits of the installation, or change some
+    Limits(LimitsArguments),
     /// Tell how the installation stands
     Status,
     /// Check the installation, and say what to do

@@ -16,8 +16,8 @@ use async_nats::jetstream::{self, context::PublishError, message::PublishMessage
 use dirigent_contracts::{
     api::{
         CallbackRequest, CancelRequest, DeadLettersRequest, DefinitionRequest, DefinitionsRequest,
-        DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, ListRequest, ReplayRequest,
-        RetryRequest, SignalRequest, StartAnswer, StartRequest, StatusRequest,
+        DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, LimitsRequest, ListRequest,
+        ReplayRequest, RetryRequest, SignalRequest, StartAnswer, StartRequest, StatusRequest,
     },
     history::asl,
     id::SagaAddress,
@@ -169,6 +169,13 @@ pub(super) async fn operate(
                 show(view, &answer, || render::letters(&answer))
             }
         },
+        Command::Limits(arguments) => {
+            let set = arguments.changes.iter();
+            let set = set.map(|(limit, value)| (limit.to_string(), Some(*value)));
+            let request = LimitsRequest { set: set.collect() };
+            let answer = connection.ask(&request).await?;
+            show(view, &answer, || render::limits(&answer))
+        }
         _ => {
             let answer = connection.ask(&StatusRequest {}).await?;
             show(view, &answer, || render::status(&answer))

@@ -5,6 +5,7 @@ use dirigent_contracts::{
     history::{Happening, HistoryEvent},
     id::{CommandId, DefinitionDigest, SagaAddress},
     journal::{Child, Entry, EventEntry, Start},
+    limits::SagaLimits,
     outcome::{Failure, Outcome, SagaStatus},
     task::{Command, Direction, Reply, TaskResult},
     time::Timestamp,
@@ -67,6 +68,7 @@ impl<'a> Stage<'a> {
             trigger: None,
             parent: None,
             part: None,
+            limits: SagaLimits::default(),
         };
         stage.world.push(address, Entry::Start(start));
         while stage.played.outcome.is_none() && stage.world.entries() < MOST_ENTRIES {

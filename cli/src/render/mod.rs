@@ -14,7 +14,7 @@ mod timeline;
 pub(crate) use backup::{backed_up, restored};
 pub(crate) use definition::{definitions, deployed};
 pub(crate) use doctor::examined;
-pub(crate) use operation::{letters, status};
+pub(crate) use operation::{letters, limits, status};
 pub(crate) use rehearsal::rehearsed;
 pub(crate) use saga::{description, sagas, started};
 pub(crate) use timeline::{asl_events, timeline};

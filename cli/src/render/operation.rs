@@ -2,7 +2,7 @@
 
 use super::{at, brief, dimmed, lines, table};
 use comfy_table::{Cell, Color};
-use dirigent_contracts::api::{DeadLettersAnswer, StatusAnswer};
+use dirigent_contracts::api::{DeadLettersAnswer, LimitsAnswer, StatusAnswer};
 use std::collections::BTreeMap;
 
 /// Messages that could not be understood.
@@ -26,6 +26,27 @@ pub(crate) fn letters(answer: &DeadLettersAnswer) -> String {
         text += &format!("{shown} of {}; --limit shows more\n", answer.total);
     }
     text
+}
+
+/// The limits of the installation.
+pub(crate) fn limits(answer: &LimitsAnswer) -> String {
+    let mut table = table(&["LIMIT", "VALUE", "DEFAULT", "UNIT", "BOUNDS"]);
+    for limit in &answer.limits {
+        let value = Cell::new(limit.value);
+        let is_default = limit.value == limit.default;
+        table.add_row([
+            Cell::new(&limit.name),
+            if is_default {
+                value
+            } else {
+                value.fg(Color::Yellow)
+            },
+            dimmed(limit.default.to_string()),
+            dimmed(limit.unit.clone()),
+            Cell::new(&limit.what),
+        ]);
+    }
+    lines(&table)
 }
 
 /// How the installation stands.

@@ -82,6 +82,41 @@ impl Machine {
             }
         }
     }
+
+    /// How large it is, with the machines within it.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        let mut extent = Extent::default();
+        for state in self.states.values() {
+            let inner: &[Machine] = match &state.kind {
+                StateKind::Parallel { branches, .. } => {
+                    extent.branches = extent.branches.max(branches.len() as u64);
+                    branches
+                }
+                StateKind::Map(map) => std::slice::from_ref(&map.processor),
+                _ => &[],
+            };
+            extent.states += 1;
+            for machine in inner {
+                let inner = machine.extent();
+                extent.states += inner.states;
+                extent.branches = extent.branches.max(inner.branches);
+                extent.nesting = extent.nesting.max(inner.nesting + 1);
+            }
+        }
+        extent
+    }
+}
+
+/// How large a machine is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// How many states it has, those within Parallel and Map included.
+    pub states: u64,
+    /// How many branches its widest Parallel has.
+    pub branches: u64,
+    /// How deep Parallel and Map stand within each other.
+    pub nesting: u64,
 }
 
 /// The language of a state's expressions.

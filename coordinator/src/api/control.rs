@@ -1,15 +1,16 @@
 //! Steering sagas: each request becomes an entry of the saga's journal.
 
-use super::{Api, Caller, Refusal};
+use super::{Api, Caller, Refusal, limits};
 use crate::{partition::messages, router::event_entry};
 use dirigent_contracts::{
     api::{Accepted, CallbackRequest, CancelRequest, ErrorCode, RetryRequest, SignalRequest},
     envelope,
     id::PartitionId,
     journal::{Control, Entry, EventEntry},
+    limit,
     outcome::SagaStatus,
     subject::{EntryKind, JournalSubject},
-    task::{CallbackToken, Reply},
+    task::{CallbackToken, Reply, TaskResult},
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -22,6 +23,11 @@ impl Api {
             id,
             data,
         } = request;
+        let limits = self.broker.installation.limits();
+        limits::check_payload(&limits, "the data", &data)?;
+        limits::check_text("the event's name", &event, limit::EVENT_NAME_BYTES)?;
+        let id_text = id.as_deref().unwrap_or_default();
+        limits::check_text("the event's id", id_text, limit::EVENT_ID_BYTES)?;
         let partition = PartitionId::of(&saga.key, self.broker.partitions);
         let id = id.unwrap_or_else(|| Uuid::now_v7().to_string());
         let message_id = format!("{saga}.{id}");
@@ -36,6 +42,9 @@ impl Api {
     }
 
     pub(super) async fn callback(&self, request: CallbackRequest) -> Result<Accepted, Refusal> {
+        if let TaskResult::Succeeded { output } = &request.result {
+            limits::check_payload(&self.broker.installation.limits(), "the output", output)?;
+        }
         let token: CallbackToken = request
             .token
             .parse()
@@ -76,6 +85,7 @@ impl Api {
         request: CancelRequest,
         caller: Caller,
     ) -> Result<Accepted, Refusal> {
+        limits::check_reason(&request.reason)?;
         let (state, _) = self.refold(&request.saga).await?;
         if let Some(run) = state.run().filter(|run| run.status().is_terminal()) {
             let message = format!("{} is over: it has {}", request.saga, run.status());
@@ -92,6 +102,7 @@ impl Api {
         request: RetryRequest,
         caller: Caller,
     ) -> Result<Accepted, Refusal> {
+        limits::check_reason(&request.reason)?;
         let (state, _) = self.refold(&request.saga).await?;
         let status = state
             .run()

@@ -1,7 +1,7 @@
 //! Deploying definitions and showing them.
 
-use super::{Api, Refusal};
-use crate::{broker::assets, definitions::compile, router::rule::Wishes};
+use super::{Api, Refusal, limits::check_definition};
+use crate::{broker::assets, containment::contain, definitions::compile, router::rule::Wishes};
 use dirigent_contracts::{
     api::{
         DefinitionAnswer, DefinitionRequest, DefinitionSummary, DefinitionsAnswer,
@@ -15,7 +15,11 @@ impl Api {
     /// that comes right after the answer starts its saga.
     pub(super) async fn deploy(&self, request: DeployRequest) -> Result<DeployAnswer, Refusal> {
         let DeployRequest { name, document } = request;
-        let (parsed, _) = compile(name.as_str(), &document).map_err(|report| {
+        let compiled = contain(|| compile(name.as_str(), &document)).map_err(|why| {
+            let message = format!("this build cannot read the definition: {why}");
+            Refusal::new(ErrorCode::BadRequest, message)
+        })?;
+        let (parsed, _) = compiled.map_err(|report| {
             let first = report.diagnostics().first();
             let first = first.map_or_else(String::new, |one| {
                 format!("line {}, column {}: {}", one.line, one.column, one.message)
@@ -29,6 +33,8 @@ impl Api {
                 format!("the definition is not valid: {first}{more}"),
             )
         })?;
+        let limits = self.broker.installation.limits();
+        check_definition(&limits, &document, &parsed.definition)?;
         if let Ok(wishes) = Wishes::of(&parsed.definition) {
             self.router.prepare(&wishes).await?;
         }

@@ -6,6 +6,7 @@
 mod control;
 mod definitions;
 mod letters;
+mod limits;
 pub(crate) mod live;
 mod sagas;
 
@@ -17,7 +18,7 @@ use crate::{
     },
     definitions::Definitions,
     logs::Payload,
-    partition::Owners,
+    partition::{Owners, Refold},
     router::Router,
     settings::Settings,
 };
@@ -28,8 +29,9 @@ use async_nats::{
 use dirigent_contracts::{
     api::{
         CallbackRequest, CancelRequest, DeadLettersRequest, DefinitionRequest, DefinitionsRequest,
-        DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, ListRequest, Operation,
-        ReplayRequest, RetryRequest, SignalRequest, StartRequest, StatusAnswer, StatusRequest,
+        DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, LimitsRequest, ListRequest,
+        Operation, ReplayRequest, RetryRequest, SignalRequest, StartRequest, StatusAnswer,
+        StatusRequest,
     },
     header::{self, TraceContext},
     subject,
@@ -77,6 +79,7 @@ impl From<BrokerError> for Refusal {
 pub(crate) struct Api {
     pub(crate) broker: Broker,
     pub(crate) definitions: Definitions,
+    pub(crate) refold: Refold,
     pub(crate) router: Router,
     pub(crate) owners: Owners,
     pub(crate) admission: Admission,
@@ -116,7 +119,7 @@ pub(crate) async fn serve(api: Api, stop: CancellationToken) -> Result<JoinHandl
     )))
 }
 
-const OPERATIONS: [&str; 14] = [
+const OPERATIONS: [&str; 15] = [
     StartRequest::NAME,
     DescribeRequest::NAME,
     ListRequest::NAME,
@@ -130,6 +133,7 @@ const OPERATIONS: [&str; 14] = [
     DefinitionRequest::NAME,
     DeadLettersRequest::NAME,
     ReplayRequest::NAME,
+    LimitsRequest::NAME,
     StatusRequest::NAME,
 ];
 
@@ -235,6 +239,7 @@ impl Api {
             DefinitionRequest::NAME => answer!(DefinitionRequest, |r| self.definition(r)),
             DeadLettersRequest::NAME => answer!(DeadLettersRequest, |r| self.dead_letters(r)),
             ReplayRequest::NAME => answer!(ReplayRequest, |r| self.replay(r)),
+            LimitsRequest::NAME => answer!(LimitsRequest, |r| self.limits(r)),
             _ => answer!(StatusRequest, |r| self.status(r)),
         }
     }

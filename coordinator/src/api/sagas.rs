@@ -1,11 +1,11 @@
 //! Starting sagas and showing them. What one saga did is found by folding its entries again.
 
-use super::{Api, Caller, Refusal, live};
+use super::{Api, Caller, Refusal, limits, live};
 use crate::{
     admission,
     broker::{listing, publisher::Published},
-    engine::{self, Record, Saga},
-    partition::{self, messages},
+    engine::{self, Saga},
+    partition::messages,
 };
 use async_nats::jetstream::consumer::DeliverPolicy;
 use dirigent_contracts::{
@@ -15,8 +15,7 @@ use dirigent_contracts::{
     },
     history::HistoryEvent,
     id::{DefinitionDigest, DefinitionName, PartitionId, SagaAddress, SagaKey},
-    journal::{Entry, Start},
-    limit,
+    journal::Start,
     outcome::SagaStatus,
     subject,
     time::Timestamp,
@@ -46,14 +45,8 @@ impl Api {
             input,
             digest,
         } = request;
-        let size = input.to_string().len();
-        if size > limit::PAYLOAD_BYTES {
-            let message = format!(
-                "the input has {size} bytes of JSON, at most {} fit",
-                limit::PAYLOAD_BYTES
-            );
-            return Err(Refusal::new(ErrorCode::TooLarge, message));
-        }
+        let limits = self.broker.installation.limits();
+        limits::check_payload(&limits, "the input", &input)?;
         let digest = match digest {
             Some(digest) => {
                 let document = self
@@ -84,6 +77,7 @@ impl Api {
             trigger: None,
             parent: None,
             part: None,
+            limits: limits.saga,
         };
         let message_id = caller
             .message_id
@@ -158,47 +152,14 @@ impl Api {
         Ok(HistoryAnswer { events })
     }
 
-    /// The state of a saga, and what happened to it: its entries, folded again.
-    ///
-    /// A saga that is older than its journal stands in its snapshot.
+    /// The state of a saga that has started, and what happened to it.
     pub(super) async fn refold(
         &self,
         address: &SagaAddress,
     ) -> Result<(Saga, Vec<HistoryEvent>), Refusal> {
         let partition = PartitionId::of(&address.key, self.broker.partitions);
-        let entries = self
-            .broker
-            .snapshots
-            .saga_entries(partition, address)
-            .await?;
-        let mut state: Option<Saga> = None;
-        let mut history = Vec::new();
-        let records: Vec<Record> = entries
-            .iter()
-            .filter_map(|delivered| partition::decode(partition, delivered).ok())
-            .collect();
-        let has_start = records
-            .iter()
-            .any(|record| matches!(record.entry, Entry::Start(_)));
-        if !has_start {
-            let snapshot = self.broker.snapshots.snapshot(partition, address).await?;
-            state = snapshot.and_then(|body| partition::snapshot::decode(&body).ok());
-        }
-        for record in &records {
-            let digest = match (state.as_ref().and_then(Saga::run), &record.entry) {
-                (Some(run), _) => Some(run.digest()),
-                (None, Entry::Start(start)) => Some(&start.digest),
-                (None, _) => None,
-            };
-            let program = match digest {
-                Some(digest) => self.definitions.program(&address.definition, digest).await,
-                None => None,
-            };
-            let effects = engine::fold(&mut state, program.as_deref(), record);
-            history.extend(effects.history);
-        }
-        match state {
-            Some(saga) if saga.run().is_some() => Ok((saga, history)),
+        match self.refold.saga(partition, address).await? {
+            (Some(saga), history) if saga.run().is_some() => Ok((saga, history)),
             _ => Err(unknown(address)),
         }
     }

@@ -1,7 +1,7 @@
 //! The streams, buckets and consumers that Dirigent stands on: created where they are missing,
 //! checked where they are there.
 
-use super::{BrokerError, snapshots::REMOVAL_MARKER};
+use super::{BrokerError, installation::Installation, snapshots::REMOVAL_MARKER};
 use crate::settings::Settings;
 use async_nats::{
     Client,
@@ -13,42 +13,26 @@ use async_nats::{
         stream::{self, Config, DiscardPolicy, RetentionPolicy, StorageType},
     },
 };
-use bytes::Bytes;
 use dirigent_contracts::{
     consumer::CommandConsumer,
     id::{PartitionId, TaskName},
     subject,
 };
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The oldest server that will do: message TTLs (2.11), and what 2.12 mends in replicated streams.
 const OLDEST_SERVER: &str = "2.12";
-/// Partitions of a new installation, if the settings do not say.
-const DEFAULT_PARTITIONS: u16 = 4;
 /// How long the broker recognises a message id.
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 /// Most dead letters; the oldest go first.
 const MOST_DEAD_LETTERS: i64 = 1_000_000;
-/// Where the installation's settings stand in their bucket.
-const INSTALLATION_KEY: &str = "installation";
-
-/// How often that is looked at, and after which pause, before it counts as not readable.
-const LOOKS: u32 = 40;
-const PAUSE: Duration = Duration::from_millis(250);
-
-/// What is fixed when an installation is created.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Installation {
-    partitions: u16,
-}
 
 /// What was found or created.
 pub(super) struct Assets {
     pub(super) sagas: Store,
     pub(super) definitions: Store,
     pub(super) partitions_bucket: Store,
-    pub(super) partitions: u16,
+    pub(super) installation: Installation,
     pub(super) durability: String,
 }
 
@@ -102,8 +86,8 @@ pub(super) async fn prepare(
         ),
     );
     let (partitions_bucket, definitions, sagas, _) = buckets?;
-    let partitions = installation(&partitions_bucket, settings).await?.partitions;
-    let streams = streams(partitions, settings);
+    let installation = Installation::open(partitions_bucket.clone(), settings.partitions).await?;
+    let streams = streams(installation.partitions(), settings);
     let ensured = streams
         .into_iter()
         .map(|config| ensure_stream(context, config));
@@ -117,7 +101,7 @@ pub(super) async fn prepare(
         sagas,
         definitions,
         partitions_bucket,
-        partitions,
+        installation,
         durability: durability(replicas),
     })
 }
@@ -320,45 +304,6 @@ async fn bucket(
     // Two coordinators that start together create the same, and both succeed.
     let created = context.create_key_value(config).await;
     created.map_err(|error| BrokerError::request(format!("the bucket {name}"), &error))
-}
-
-/// Reads what is fixed, or fixes it.
-async fn installation(bucket: &Store, settings: &Settings) -> Result<Installation, BrokerError> {
-    let wanted = Installation {
-        partitions: settings.partitions.unwrap_or(DEFAULT_PARTITIONS),
-    };
-    let body = serde_json::to_vec(&wanted)
-        .map_err(|error| BrokerError::request(INSTALLATION_KEY.to_owned(), &error))?;
-    let mut looks = 0;
-    let found = loop {
-        // Whoever comes first decides.
-        if bucket
-            .create(INSTALLATION_KEY, body.clone().into())
-            .await
-            .is_ok()
-        {
-            return Ok(wanted);
-        }
-        looks += 1;
-        match bucket.get(INSTALLATION_KEY).await {
-            Ok(Some(found)) => break found,
-            // A bucket that was made just now may have no leader yet, or a replica that is behind.
-            _ if looks < LOOKS => tokio::time::sleep(PAUSE).await,
-            Ok(None) => break Bytes::new(),
-            Err(error) => return Err(BrokerError::request(INSTALLATION_KEY.to_owned(), &error)),
-        }
-    };
-    let found: Installation =
-        serde_json::from_slice(&found).map_err(|_| BrokerError::Unreadable {
-            what: "the installation's settings".to_owned(),
-        })?;
-    match settings.partitions {
-        Some(asked) if asked != found.partitions => Err(BrokerError::Partitions {
-            found: found.partitions,
-            asked,
-        }),
-        _ => Ok(found),
-    }
 }
 
 /// What an acknowledged write survives. The server does not tell its `sync_interval`.

@@ -5,6 +5,7 @@
 
 pub(crate) mod assets;
 pub(crate) mod definitions;
+pub(crate) mod installation;
 pub(crate) mod journal;
 pub(crate) mod listing;
 pub(crate) mod objects;
@@ -19,6 +20,7 @@ use async_nats::{
     jetstream::{Context, ContextBuilder, kv::Store},
 };
 use definitions::DefinitionStore;
+use installation::Installation;
 use objects::Objects;
 use publisher::Publisher;
 use snapshots::Snapshots;
@@ -119,6 +121,7 @@ pub(crate) struct Broker {
     pub(crate) definitions: DefinitionStore,
     /// Leases, members and settings.
     pub(crate) bucket: Store,
+    pub(crate) installation: Installation,
     /// How many partitions the installation has.
     pub(crate) partitions: u16,
     /// Version of the server.
@@ -140,7 +143,8 @@ impl Broker {
             .build(client.clone());
         // A client may still be on its first attempt to connect; then nothing is known of the server.
         client.flush().await.map_err(|_| BrokerError::Closed)?;
-        let assets = assets::prepare(&client, &context, settings).await?;
+        // Boxed: it holds the answers of many requests at once.
+        let assets = Box::pin(assets::prepare(&client, &context, settings)).await?;
         Ok(Self {
             publisher: Publisher::start(client.clone(), settings.metrics.clone())
                 .await
@@ -154,7 +158,8 @@ impl Broker {
             objects: Objects::new(context.clone()),
             definitions: DefinitionStore::open(assets.definitions).await?,
             bucket: assets.partitions_bucket,
-            partitions: assets.partitions,
+            partitions: assets.installation.partitions(),
+            installation: assets.installation,
             server: client.server_info().version,
             durability: assets.durability,
             metrics: settings.metrics.clone(),

@@ -5,7 +5,7 @@
 
 use super::{
     effect::{Effect, Ignored},
-    evaluation::{Sight, Subject, check_size, failure},
+    evaluation::{Sight, Subject, failure},
     program::{Action, Kind, State, Task},
     saga::{Activity, Attempt, AttemptKind},
     turn::Turn,
@@ -19,6 +19,7 @@ use dirigent_contracts::{
     id::{CommandId, SagaAddress, SagaKey},
     journal::{Child, Parent},
     limit,
+    limits::SagaLimits,
     outcome::{Failure, Outcome, SagaStatus},
     subject::{EntryKind, JournalSubject},
     task::{CallbackToken, Command, Direction, TaskResult},
@@ -66,7 +67,7 @@ impl<'a> Turn<'a> {
         };
         let input = self.effective_input(number, state)?;
         let arguments = self.arguments(number, state, &input, subject)?;
-        check_size(state, &arguments)?;
+        self.check_size(state, &arguments)?;
         if let Some(credentials) = &task.credentials {
             self.template(number, state, credentials, &input, subject, "Credentials")?;
         }
@@ -116,6 +117,7 @@ impl<'a> Turn<'a> {
                         heartbeat_ms: heartbeat.map(|interval| {
                             u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)
                         }),
+                        most_output: self.most_output(),
                         token,
                         reply_to: self.reply_subject(name),
                     }),
@@ -211,6 +213,12 @@ impl<'a> Turn<'a> {
             },
             trace: self.run.trace,
         });
+    }
+
+    /// What a command says of how large its answer may be.
+    pub(super) fn most_output(&self) -> Option<u64> {
+        let most = self.run.limits.payload;
+        (most != SagaLimits::default().payload).then_some(most)
     }
 
     pub(super) fn reply_subject(&self, task: &dirigent_contracts::id::TaskName) -> String {

@@ -1,7 +1,7 @@
 //! Parallel and Map: scopes beside each other, and how their ends become the state's.
 
 use super::{
-    evaluation::{Subject, check_size, failure},
+    evaluation::{Subject, failure},
     program::{Items, Kind, Map, State},
     saga::{Activity, Branches, Item, Iterations, Scope, Slot},
     turn::{Turn, Work},
@@ -91,6 +91,15 @@ impl<'a> Turn<'a> {
         }
         let input = self.effective_input(number, state)?;
         let items = self.items(number, state, map, &input)?;
+        let most = self.run.limits.inline_map_items;
+        if items.len() as u64 > most {
+            let message = format!(
+                "an inline Map has at most {most} items (the limit `inline-map-items`), not {}: let \
+                 the Map run with `Mode: DISTRIBUTED`",
+                items.len()
+            );
+            return Err(failure(state, error_name::TOO_MANY_ITEMS, &message));
+        }
         let mut count = |quantity, field| match quantity {
             None => Ok(None),
             Some(quantity) => self.count(number, state, quantity, &input, field).map(Some),
@@ -246,7 +255,7 @@ impl<'a> Turn<'a> {
                     Arc::new(self.template(number, state, template, &input, subject, field)?)
                 }
             };
-            check_size(state, &input)?;
+            self.check_size(state, &input)?;
             let slot = Slot {
                 scope: number,
                 index,

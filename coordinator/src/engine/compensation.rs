@@ -6,7 +6,7 @@ use super::{
     evaluation::template_apart,
     program::{Action, Compensation, Kind, State},
     saga::Activity,
-    transition::matches,
+    transition::{after_last_attempt, is_last_attempt, matches},
     turn::{Turn, Work},
     undo::{Current, Doubt, Track, Undo, UndoPhase, UndoStep, Undoing, doubtful_in, steps_of},
 };
@@ -187,6 +187,7 @@ impl<'a> Turn<'a> {
                         input,
                         deadline,
                         heartbeat_ms: None,
+                        most_output: self.most_output(),
                         token: None,
                         reply_to: self.reply_subject(task),
                     }),
@@ -302,29 +303,34 @@ impl<'a> Turn<'a> {
         let rule = rules
             .iter()
             .position(|rule| matches(&rule.error_equals, &failure));
-        match rule {
-            Some(at) if undoing.retries[at] < rules[at].max_attempts => {
-                let delay = backoff(&rules[at], undoing.retries[at], &mut self.environment);
-                undoing.retries[at] += 1;
-                let until = self.now + delay;
-                undoing.phase = UndoPhase::Until(until);
-                let state = state.name.to_string();
-                let attempt = undoing.attempt + 1;
-                self.tell(
-                    scope,
-                    Happening::RetryScheduled {
-                        state,
-                        until,
-                        attempt,
-                        failure,
-                    },
-                );
+        let rule = rule.filter(|at| undoing.retries[*at] < rules[*at].max_attempts);
+        let most = self.run.limits.attempts;
+        let (rule, failure) = match rule {
+            Some(_) if is_last_attempt(&undoing.retries, most) => {
+                (None, after_last_attempt(failure, most))
             }
-            _ => {
-                undoing.phase = UndoPhase::Stuck(failure.clone());
-                self.stuck(scope, state.name.to_string(), failure);
-            }
-        }
+            rule => (rule, failure),
+        };
+        let Some(at) = rule else {
+            undoing.phase = UndoPhase::Stuck(failure.clone());
+            self.stuck(scope, state.name.to_string(), failure);
+            return;
+        };
+        let delay = backoff(&rules[at], undoing.retries[at], &mut self.environment);
+        undoing.retries[at] += 1;
+        let until = self.now + delay;
+        undoing.phase = UndoPhase::Until(until);
+        let state = state.name.to_string();
+        let attempt = undoing.attempt + 1;
+        self.tell(
+            scope,
+            Happening::RetryScheduled {
+                state,
+                until,
+                attempt,
+                failure,
+            },
+        );
     }
 
     pub(super) fn stuck(&mut self, scope: u32, state: String, failure: Failure) {

@@ -7,7 +7,7 @@
 use super::{
     attempt::failure_of,
     effect::{Effect, Ignored},
-    evaluation::{Subject, check_size, failure, json_bytes},
+    evaluation::{Subject, failure, json_bytes},
     program::{Batch, Map, Reader, State},
     results::Results,
     saga::Activity,
@@ -299,10 +299,10 @@ impl<'a> Turn<'a> {
         };
         // A batch has to fit into an input, with what is around the items.
         let around = 64 + shared.as_ref().map_or(0, json_bytes);
-        let room = limit::PAYLOAD_BYTES.saturating_sub(around);
+        let room = self.run.limits.payload.saturating_sub(around as u64);
         Ok(Batching {
             most_items,
-            most_bytes: most_bytes.min(room as u64),
+            most_bytes: most_bytes.min(room),
             shared,
         })
     }
@@ -335,7 +335,7 @@ impl<'a> Turn<'a> {
                 is_starved = true;
                 break;
             };
-            check_size(state, &input)?;
+            self.check_size(state, &input)?;
             self.begin_item(number, state, map, input, items);
         }
         self.read_on(number, is_starved);
@@ -485,6 +485,7 @@ impl<'a> Turn<'a> {
                 machine: map.machine,
                 index,
             },
+            limits: self.run.limits,
             trace: self.run.trace,
         });
     }
@@ -605,8 +606,9 @@ impl<'a> Turn<'a> {
                 last: items.last || count == 0,
             },
         );
-        if read > u64::from(limit::MAP_ITEMS) {
-            let message = format!("a Map has at most {} items", limit::MAP_ITEMS);
+        let most = self.run.limits.map_items;
+        if read > most {
+            let message = format!("a Map has at most {most} items: the limit `map-items`");
             let failure = Failure::new(error_name::ITEM_READER_FAILED, message);
             return self.fail_distribution(number, failure);
         }
@@ -638,6 +640,7 @@ impl<'a> Turn<'a> {
             .distribution(number)
             .map(|distribution| distribution.step)
             .and_then(|step| self.item_address(step, index));
+        let most = self.run.limits.payload;
         let Some(distribution) = self.distribution(number) else {
             return;
         };
@@ -661,7 +664,7 @@ impl<'a> Turn<'a> {
         }
         distribution.results.add(index, outcome, record);
         let is_intolerable = !is_succeeded && distribution.is_intolerable();
-        let is_too_large = distribution.results.is_too_large();
+        let is_too_large = distribution.results.is_larger_than(most);
         self.run.has_undone |= outcome.status == SagaStatus::Compensated;
         let name = state.clone();
         let index = u64::from(index);
@@ -682,9 +685,8 @@ impl<'a> Turn<'a> {
         }
         if is_too_large {
             let message = format!(
-                "The outputs of the Map '{name}' have more than {} bytes together: let a \
-                 ResultWriter write them to an object",
-                limit::PAYLOAD_BYTES
+                "The outputs of the Map '{name}' have more than {most} bytes together: let a \
+                 ResultWriter write them to an object"
             );
             let failure = Failure::new(error_name::DATA_LIMIT_EXCEEDED, message);
             return self.fail_distribution(number, failure);

@@ -9,6 +9,7 @@ use dirigent_contracts::{
     history::HistoryEvent,
     id::{CommandId, DefinitionDigest, SagaAddress},
     journal::{Parent, Part},
+    limits::SagaLimits,
     outcome::{Failure, Outcome},
     task::Command,
     time::Timestamp,
@@ -69,6 +70,8 @@ pub enum Effect {
         parent: Parent,
         /// What of the definition it runs.
         part: Part,
+        /// What it may use: the same as the saga.
+        limits: SagaLimits,
         /// The trace that it belongs to.
         trace: Option<TraceContext>,
     },

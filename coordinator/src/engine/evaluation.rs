@@ -13,7 +13,7 @@ use crate::expression::{
     Template, TemplateError, TemplateErrorKind, Variables,
 };
 use dirigent_contracts::{
-    definition::model::QueryLanguage, error_name, limit, outcome::Failure, time::Timestamp,
+    definition::model::QueryLanguage, error_name, outcome::Failure, time::Timestamp,
 };
 use serde_json::{Map, Value, json};
 use std::sync::{Arc, LazyLock};
@@ -165,7 +165,7 @@ impl Turn<'_> {
                 (output, assigned)
             }
         };
-        check_size(state, &output)?;
+        self.check_size(state, &output)?;
         Ok((output, assigned))
     }
 
@@ -568,16 +568,19 @@ fn template_failure(state: &State, field: &str, error: &TemplateError) -> Failur
     }
 }
 
-pub(super) fn check_size(state: &State, value: &Value) -> Result<(), Failure> {
-    if json_bytes(value) <= limit::PAYLOAD_BYTES {
-        return Ok(());
+impl Turn<'_> {
+    /// Whether a value may be the input or output of a state.
+    pub(super) fn check_size(&self, state: &State, value: &Value) -> Result<(), Failure> {
+        let most = self.run.limits.payload;
+        if json_bytes(value) as u64 <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "The state/task '{}' returned a result with a size exceeding the maximum of {most} bytes.",
+            state.name,
+        );
+        Err(Failure::new(error_name::DATA_LIMIT_EXCEEDED, message))
     }
-    let message = format!(
-        "The state/task '{}' returned a result with a size exceeding the maximum of {} bytes.",
-        state.name,
-        limit::PAYLOAD_BYTES
-    );
-    Err(Failure::new(error_name::DATA_LIMIT_EXCEEDED, message))
 }
 
 /// The length of a value as compact JSON, give or take escapes: cheap enough for every transition.

@@ -5,7 +5,9 @@
 //! and said to be.
 
 use super::{
-    effect::{Effect, Effects, Ignored},
+    bounds::within_limits,
+    broken::Unfit,
+    effect::{Effects, Ignored},
     program::{Kind, Program},
     saga::{Activity, Run, Saga, Scope},
     turn::Turn,
@@ -51,6 +53,20 @@ pub struct Record {
 /// that the state names, or for a start the entry; `None` if it cannot be run, which makes an
 /// incident of the saga.
 pub fn fold(state: &mut Option<Saga>, program: Option<&Program>, record: &Record) -> Effects {
+    take_in(state, program.ok_or(Unfit::Missing), record)
+}
+
+/// Takes in an entry whose fold broke off, with the state that stood before it: the saga becomes an
+/// incident, and the entry waits in it until a build that can fold it hears a Retry.
+pub fn set_aside(state: &mut Option<Saga>, why: &str, record: &Record) -> Effects {
+    take_in(state, Err(Unfit::Unsound(why)), record)
+}
+
+fn take_in(
+    state: &mut Option<Saga>,
+    program: Result<&Program, Unfit<'_>>,
+    record: &Record,
+) -> Effects {
     let saga = match state {
         Some(saga) => saga,
         None => match &record.entry {
@@ -72,7 +88,7 @@ pub fn fold(state: &mut Option<Saga>, program: Option<&Program>, record: &Record
     effects
 }
 
-fn ignored(why: Ignored) -> Effects {
+pub(super) fn ignored(why: Ignored) -> Effects {
     Effects {
         ignored: Some(why),
         ..Effects::default()
@@ -80,7 +96,11 @@ fn ignored(why: Ignored) -> Effects {
 }
 
 impl Saga {
-    fn fold(&mut self, program: Option<&Program>, record: &Record) -> Effects {
+    pub(super) fn fold(
+        &mut self,
+        program: Result<&Program, Unfit<'_>>,
+        record: &Record,
+    ) -> Effects {
         if let Entry::Start(start) = &record.entry {
             return self.start(program, record, start);
         }
@@ -102,8 +122,9 @@ impl Saga {
                 return self.mend(program, record);
             }
         }
-        let Some(program) = program else {
-            return self.break_down(record);
+        let program = match program {
+            Ok(program) => program,
+            Err(unfit) => return self.break_down(record, unfit),
         };
         if let Entry::Event(event) = &record.entry {
             if self.seen_events.contains(&event.id) {
@@ -111,10 +132,13 @@ impl Saga {
             }
             self.remember(event);
         }
-        self.turn(program, record, |turn| turn.take(&record.entry))
+        self.turn(program, record, |turn| {
+            turn.take(&record.entry);
+            turn.count_entry(&record.entry);
+        })
     }
 
-    fn turn(
+    pub(super) fn turn(
         &mut self,
         program: &Program,
         record: &Record,
@@ -137,23 +161,28 @@ impl Saga {
         turn.complete()
     }
 
-    fn start(&mut self, program: Option<&Program>, record: &Record, start: &Start) -> Effects {
+    fn start(
+        &mut self,
+        program: Result<&Program, Unfit<'_>>,
+        record: &Record,
+        start: &Start,
+    ) -> Effects {
         if self.run.is_some() {
             return ignored(Ignored::AlreadyStarted);
         }
         self.forget_at = Timestamp::NEVER;
         // A part that the version does not have is like a version that is missing.
         let machine = start.part.map_or(0, |part| part.machine);
-        let program = program.filter(|program| program.machine(machine).is_some());
-        // An item ends with the saga that it is part of, and has no time of its own.
-        let timeout = program.and_then(|program| program.timeout);
-        let timeout = timeout.filter(|_| start.part.is_none());
+        let program = program.and_then(|program| match program.machine(machine) {
+            Some(_) => Ok(program),
+            None => Err(Unfit::Missing),
+        });
         let run = self.run.insert(Run {
             id: RunId::derive(&self.address, record.seq, record.at),
             digest: start.digest.clone(),
             input: Arc::clone(&start.input),
             started_at: record.at,
-            deadline: timeout.map_or(Timestamp::NEVER, |timeout| record.at + timeout),
+            deadline: Timestamp::NEVER,
             trace: record.trace,
             trigger: start.trigger.clone(),
             parent: start.parent.clone(),
@@ -167,8 +196,15 @@ impl Saga {
             has_undone: false,
             unresolved: BTreeSet::new(),
             broken: None,
+            missed: Vec::new(),
+            has_begun: program.is_ok(),
+            limits: start.limits,
+            entries: 1,
             outcome: None,
         });
+        if let Ok(program) = program {
+            run.set_deadline(program, record.at);
+        }
         let told = HistoryEvent {
             seq: record.seq,
             at: record.at,
@@ -183,70 +219,11 @@ impl Saga {
         };
         let input = Arc::clone(&run.input);
         let mut effects = match program {
-            None => self.break_down(record),
-            Some(program) => self.turn(program, record, |turn| turn.start(0, machine, input)),
+            Err(unfit) => self.break_down(record, unfit),
+            Ok(program) => self.turn(program, record, |turn| turn.start(0, machine, input)),
         };
         effects.history.insert(0, told);
         effects
-    }
-
-    /// The definition cannot be run: the saga waits for a person.
-    fn break_down(&mut self, record: &Record) -> Effects {
-        let Some(run) = &mut self.run else {
-            return Effects::default();
-        };
-        let failure = Failure::new(
-            error_name::RUNTIME,
-            format!(
-                "version {} of the definition '{}' cannot be run: it is missing, or this build \
-                 does not understand it",
-                run.digest.short(),
-                self.address.definition
-            ),
-        );
-        run.broken = Some(failure.clone());
-        let what = Happening::Stuck {
-            state: String::new(),
-            failure: failure.clone(),
-        };
-        Effects {
-            effects: vec![Effect::Incident {
-                state: String::new(),
-                failure,
-                at: record.at,
-            }],
-            history: vec![HistoryEvent {
-                seq: record.seq,
-                at: record.at,
-                scope: 0,
-                what,
-            }],
-            ignored: None,
-        }
-    }
-
-    /// A saga with a broken definition hears an entry: a Retry mends it, if it can be run now.
-    fn mend(&mut self, program: Option<&Program>, record: &Record) -> Effects {
-        let is_retry = matches!(record.entry, Entry::Control(Control::Retry));
-        let (Some(program), Some(run), true) = (program, &mut self.run, is_retry) else {
-            return ignored(Ignored::NotApplicable);
-        };
-        let machine = run.machine();
-        if program.machine(machine).is_none() {
-            return ignored(Ignored::NotApplicable);
-        }
-        run.broken = None;
-        if let Some(timeout) = program.timeout.filter(|_| run.part.is_none()) {
-            run.deadline = record.at + timeout;
-        }
-        let input = Arc::clone(&run.input);
-        let has_begun = run.next_step > 1 || !run.pending.is_empty();
-        self.turn(program, record, |turn| {
-            turn.tell(0, Happening::Resumed { skipped: false });
-            if !has_begun {
-                turn.start(0, machine, input);
-            }
-        })
     }
 
     /// An event came before the saga: it is kept for a while.
@@ -314,7 +291,7 @@ impl Turn<'_> {
             Entry::Start(_) => self.effects.ignored = Some(Ignored::AlreadyStarted),
             Entry::Reply(reply) => self.hear(
                 reply.command,
-                reply.result.clone(),
+                within_limits(&reply.result),
                 reply.callback,
                 reply.worker.clone(),
             ),
@@ -361,7 +338,7 @@ impl Turn<'_> {
     fn take_timer(&mut self, due: Timestamp) {
         let due = due.min(self.now);
         if self.run.ending.is_none() && self.run.deadline <= due {
-            let failure = Failure::new(error_name::TIMEOUT, "the saga's TimeoutSeconds are over");
+            let failure = self.too_late();
             self.end_forward(failure, false);
             return;
         }

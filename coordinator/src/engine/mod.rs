@@ -18,13 +18,16 @@
 //! * `branching`: Parallel and Map.
 //! * `distribution`, `results`: Maps whose items are sagas of their own; [`store`]: what they ask of the
 //!   object store.
+//! * `bounds`: what a saga may use; `broken`: sagas that cannot be folded.
 //! * `undo`, `compensation`: the stack of what there is to undo, and undoing it.
 //! * `evaluation`, `comparison`: data in and out, and tests on it.
 //! * [`description`]: a saga's state in words.
 //! * [`offline`]: sagas without a broker.
 
 mod attempt;
+mod bounds;
 mod branching;
+mod broken;
 mod comparison;
 mod compensation;
 pub mod description;
@@ -42,7 +45,7 @@ mod turn;
 mod undo;
 
 pub use effect::{DomainEvent, Effect, Effects, Ignored};
-pub use fold::{Record, fold};
+pub use fold::{Record, fold, set_aside};
 pub(crate) use program::consumers;
 pub use program::{Fault, Program};
 pub use saga::{Run, Saga};

@@ -144,6 +144,7 @@ impl<'a> Offline<'a> {
                 input,
                 parent,
                 part,
+                limits,
                 ..
             } => {
                 let start = Start {
@@ -152,6 +153,7 @@ impl<'a> Offline<'a> {
                     trigger: None,
                     parent: Some(parent),
                     part: Some(part),
+                    limits,
                 };
                 self.push(child, Entry::Start(start));
             }

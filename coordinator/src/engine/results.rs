@@ -65,9 +65,9 @@ impl Results {
         self.bytes
     }
 
-    /// Whether they are too many for an output.
-    pub(super) fn is_too_large(&self) -> bool {
-        self.writing.is_none() && self.bytes > limit::PAYLOAD_BYTES
+    /// Whether they are too many for an output of so many bytes.
+    pub(super) fn is_larger_than(&self, most: u64) -> bool {
+        self.writing.is_none() && self.bytes as u64 > most
     }
 
     /// Takes the outcome of an item.

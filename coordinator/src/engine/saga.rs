@@ -12,7 +12,8 @@ use super::{
 use dirigent_contracts::{
     header::TraceContext,
     id::{CommandId, DefinitionDigest, JournalSeq, PartitionId, RunId, SagaAddress},
-    journal::{EventEntry, Parent, Part, Trigger},
+    journal::{Entry, EventEntry, Parent, Part, Trigger},
+    limits::SagaLimits,
     outcome::{Failure, Outcome, SagaStatus},
     time::Timestamp,
 };
@@ -69,8 +70,20 @@ pub struct Run {
     pub(super) has_undone: bool,
     /// Attempts of steps that were undone before their outcome was known: a late answer is recorded.
     pub(super) unresolved: BTreeSet<CommandId>,
-    /// Why the definition cannot be run, if it cannot.
+    /// Why this build cannot fold the saga, if it cannot: it waits for a person, and for one that can.
     pub(super) broken: Option<Failure>,
+    /// What has come since and is to be folded then, the oldest first.
+    #[serde(default)]
+    pub(super) missed: Vec<Missed>,
+    /// Whether its first state was entered. Snapshots of older builds do not say.
+    #[serde(default)]
+    pub(super) has_begun: bool,
+    /// What it may use.
+    #[serde(default)]
+    pub(super) limits: SagaLimits,
+    /// How many entries it has taken in that count.
+    #[serde(default)]
+    pub(super) entries: u64,
     /// Set once the saga has ended.
     pub(super) outcome: Option<Outcome>,
 }
@@ -80,6 +93,13 @@ pub struct Run {
 pub(super) struct Ending {
     pub(super) failure: Failure,
     pub(super) is_canceled: bool,
+}
+
+/// An entry that could not be folded when it came.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Missed {
+    pub(super) seq: JournalSeq,
+    pub(super) entry: Entry,
 }
 
 /// One scope: the saga itself (number 0), a branch, or an iteration.
@@ -364,7 +384,8 @@ impl Run {
     }
 
     fn next_deadline(&self) -> Timestamp {
-        if self.outcome.is_some() {
+        // What is broken hears no timer; its deadlines come when it is mended.
+        if self.outcome.is_some() || self.broken.is_some() {
             return Timestamp::NEVER;
         }
         let of_saga = if self.ending.is_some() {

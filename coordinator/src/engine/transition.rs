@@ -285,9 +285,9 @@ impl<'a> Turn<'a> {
         let Some(state) = self.state_of(number) else {
             return;
         };
-        if self.retry(number, state, &failure) {
+        let Err(failure) = self.retry(number, state, failure) else {
             return;
-        }
+        };
         let (name, told) = (state.name.to_string(), failure.clone());
         match &state.kind {
             Kind::Parallel { .. } => self.tell(
@@ -314,9 +314,14 @@ impl<'a> Turn<'a> {
         let Some(state) = self.state_of(number) else {
             return;
         };
-        if is_retryable && self.retry(number, state, &failure) {
-            return;
-        }
+        let failure = if is_retryable {
+            match self.retry(number, state, failure) {
+                Ok(()) => return,
+                Err(failure) => failure,
+            }
+        } else {
+            failure
+        };
         // The attempt was answered, or given up and noted as unknown: it is not in flight any more.
         if let Some(scope) = self.scope_mut(number) {
             scope.activity = Activity::Moving;
@@ -386,22 +391,27 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Whether a Retry rule takes the failure; then the pause before the next attempt has begun.
-    fn retry(&mut self, number: u32, state: &State, failure: &Failure) -> bool {
+    /// Lets a Retry rule take the failure: then the pause before the next attempt has begun. Gives it back
+    /// if none does.
+    fn retry(&mut self, number: u32, state: &State, failure: Failure) -> Result<(), Failure> {
         let Some(at) = state
             .retry
             .iter()
-            .position(|rule| matches(&rule.error_equals, failure))
+            .position(|rule| matches(&rule.error_equals, &failure))
         else {
-            return false;
+            return Err(failure);
         };
         let rule = &state.retry[at];
+        let most = self.run.limits.attempts;
         let Some(scope) = self.run.scopes.get_mut(&number) else {
-            return false;
+            return Err(failure);
         };
         scope.retries.resize(state.retry.len(), 0);
         if scope.retries[at] >= rule.max_attempts {
-            return false;
+            return Err(failure);
+        }
+        if is_last_attempt(&scope.retries, most) {
+            return Err(after_last_attempt(failure, most));
         }
         let delay = super::attempt::backoff(rule, scope.retries[at], &mut self.environment);
         scope.retries[at] += 1;
@@ -409,7 +419,6 @@ impl<'a> Turn<'a> {
         let attempt = scope.retries.iter().sum::<u32>() + 1;
         scope.activity = Activity::Until(until);
         let state = state.name.to_string();
-        let failure = failure.clone();
         self.tell(
             number,
             Happening::RetryScheduled {
@@ -419,7 +428,7 @@ impl<'a> Turn<'a> {
                 failure,
             },
         );
-        true
+        Ok(())
     }
 
     /// The scope has failed: what it did goes to the scope around it, and the error with it.
@@ -576,4 +585,20 @@ pub(super) fn matches(names: &[String], failure: &Failure) -> bool {
         error_name::TIMEOUT => is_timeout,
         name => name == error,
     })
+}
+
+/// Whether the attempt that has failed was the last that the limit `attempts` allows, of the retries
+/// that each rule has been used for.
+pub(super) fn is_last_attempt(retries: &[u32], most: u64) -> bool {
+    retries.iter().map(|used| u64::from(*used)).sum::<u64>() + 1 >= most
+}
+
+/// The error of a step that would be tried again, if the limit `attempts` did not end it.
+pub(super) fn after_last_attempt(failure: Failure, most: u64) -> Failure {
+    let note = format!("given up after {most} attempts, which is the limit `attempts`");
+    let cause = match failure.cause.as_str() {
+        "" => note,
+        cause => format!("{cause} ({note})"),
+    };
+    Failure::new(failure.error, cause)
 }

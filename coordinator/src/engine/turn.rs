@@ -8,7 +8,7 @@ use super::{
     program::{Program, State},
     saga::{Run, Scope},
 };
-use crate::expression::Environment;
+use crate::expression::{self, Environment};
 use dirigent_contracts::{
     error_name,
     history::{Happening, HistoryEvent},
@@ -19,7 +19,7 @@ use dirigent_contracts::{
     time::Timestamp,
 };
 use serde_json::Value;
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 /// What is left to do in this turn.
 #[derive(Debug)]
@@ -69,6 +69,10 @@ impl<'a> Turn<'a> {
         now: Timestamp,
     ) -> Self {
         let seed = seed(run, seq);
+        let limits = expression::Limits {
+            time: Duration::from_millis(run.limits.expression_time),
+            ..expression::Limits::default()
+        };
         Self {
             address,
             partition,
@@ -77,7 +81,7 @@ impl<'a> Turn<'a> {
             program,
             seq,
             now,
-            environment: Environment::new(now.0, seed),
+            environment: Environment::new(now.0, seed).with_limits(limits),
             effects: Effects::default(),
             work: VecDeque::new(),
             transitions: 0,

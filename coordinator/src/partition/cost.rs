@@ -11,6 +11,7 @@ use dirigent_contracts::{
     envelope,
     id::{DefinitionDigest, JournalSeq, PartitionId},
     journal::{Entry, Start},
+    limits::SagaLimits,
     task::{Command, Reply, TaskResult},
     time::Timestamp,
 };
@@ -94,6 +95,7 @@ impl Desk {
             trigger: None,
             parent: None,
             part: None,
+            limits: SagaLimits::default(),
         });
         let subject = format!("dirigent.journal.0.w3.{key}.start");
         let mut command = self.enter(subject, start.encode());

@@ -54,15 +54,15 @@ pub(super) async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Resul
         let reason = format!("there is no definition named '{}'", child.definition);
         return Err(Refused::Never(reason));
     };
-    let message = messages::start_child(
-        tools.partitions,
-        child,
+    let body = Start {
         digest,
-        Arc::clone(input),
-        parent.clone(),
-        None,
-        *trace,
-    );
+        input: Arc::clone(input),
+        trigger: None,
+        parent: Some(parent.clone()),
+        part: None,
+        limits: tools.installation.limits().saga,
+    };
+    let message = messages::start_child(tools.partitions, child, parent.command, body, *trace);
     let subject = message.subject().to_owned();
     match tools.publisher.publish(message).await {
         Published::AlreadyExists => match first_start(tools, &subject).await {

@@ -11,8 +11,8 @@ use dirigent_contracts::{
     envelope,
     event::CloudEvent,
     header::TraceContext,
-    id::{CommandId, DefinitionDigest, JournalSeq, PartitionId, SagaAddress},
-    journal::{Child, Control, Entry, Parent, Part, Start, Timer},
+    id::{CommandId, JournalSeq, PartitionId, SagaAddress},
+    journal::{Child, Control, Entry, Parent, Start, Timer},
     outcome::Outcome,
     subject::{self, EntryKind, JournalSubject},
     task::{Reply, TaskResult},
@@ -57,26 +57,16 @@ pub(crate) fn start(
     .with_trace(trace)
 }
 
-/// The start of a child saga.
+/// The start of a child saga, which is an attempt of its parent's step.
 pub(crate) fn start_child(
     partitions: u16,
     child: &SagaAddress,
-    digest: DefinitionDigest,
-    input: Arc<Value>,
-    parent: Parent,
-    part: Option<Part>,
+    command: CommandId,
+    body: Start,
     trace: Option<TraceContext>,
 ) -> Outgoing {
     let partition = PartitionId::of(&child.key, partitions);
-    let message_id = format!("{}.c", parent.command);
-    let body = Start {
-        digest,
-        input,
-        trigger: None,
-        parent: Some(parent),
-        part,
-    };
-    start(partition, child, body, message_id, trace)
+    start(partition, child, body, format!("{command}.c"), trace)
 }
 
 /// What tells a saga that its child has ended.
@@ -175,16 +165,19 @@ pub(crate) fn message(
             input,
             parent,
             part,
+            limits,
             trace,
-        } => start_child(
-            partitions,
-            child,
-            digest.clone(),
-            Arc::clone(input),
-            parent.clone(),
-            Some(*part),
-            *trace,
-        ),
+        } => {
+            let body = Start {
+                digest: digest.clone(),
+                input: Arc::clone(input),
+                trigger: None,
+                parent: Some(parent.clone()),
+                part: Some(*part),
+                limits: *limits,
+            };
+            start_child(partitions, child, parent.command, body, *trace)
+        }
         Effect::Command { command, trace } => {
             let subject = subject::command(&command.task, command.command);
             Outgoing::new(subject, envelope::encode(&**command))

@@ -17,6 +17,7 @@ pub(crate) mod messages;
 mod owner;
 mod ownership;
 mod processor;
+mod refold;
 pub(crate) mod snapshot;
 
 #[cfg(test)]
@@ -29,3 +30,4 @@ pub(crate) use owner::{Action, Debt, Owner, Refused};
 pub(crate) use ownership::LOOK_INTERVAL;
 pub(crate) use ownership::{Owners, Ownership, OwnershipError};
 pub(crate) use processor::{Tools, decode_entry as decode, now};
+pub(crate) use refold::Refold;

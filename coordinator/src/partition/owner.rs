@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     broker::publisher::Outgoing,
+    containment::{self, Probe},
     engine::{self, Effect, Effects, Program, Record, Saga},
     logs,
 };
@@ -103,6 +104,7 @@ pub(crate) struct Owner {
     /// How far the local clock is ahead of the journal's, as far as is known; negative if it is behind.
     clock_ahead: i64,
     actions: Vec<Action>,
+    probe: Option<Probe>,
 }
 
 impl Owner {
@@ -127,7 +129,13 @@ impl Owner {
             is_saving_checkpoint: false,
             clock_ahead: 0,
             actions: Vec::new(),
+            probe: None,
         }
+    }
+
+    /// The same, with a test's hand in it.
+    pub(super) fn with_probe(self, probe: Option<Probe>) -> Self {
+        Self { probe, ..self }
     }
 
     /// Takes in a stored snapshot. One that is newer than the checkpoint is fine: its entries are
@@ -177,18 +185,43 @@ impl Owner {
 
     /// Takes in an entry. `now` is the local clock, `since` the time since this owner began; neither
     /// decides what becomes of a saga. Gives what happened; the effects are among the actions.
+    ///
+    /// # Errors
+    /// Why the fold broke off. The saga's state is lost then: [`Owner::set_aside`] must follow.
     pub(crate) fn take(
         &mut self,
         record: &Record,
         program: Option<&Program>,
         now: Timestamp,
         since: Duration,
-    ) -> Effects {
+    ) -> Result<Effects, String> {
         let mut state = self.table.take(&record.address);
-        let mut effects = engine::fold(&mut state, program, record);
+        let effects = containment::fold(self.probe, &mut state, program, record)?;
         if self.held.is_none() {
             self.compare_clocks(record, now);
         }
+        Ok(self.deliver(state, record, effects, since))
+    }
+
+    /// Takes in an entry whose fold broke off, with the state of its saga before it.
+    pub(crate) fn set_aside(
+        &mut self,
+        mut state: Option<Saga>,
+        record: &Record,
+        why: &str,
+        since: Duration,
+    ) -> Effects {
+        let effects = engine::set_aside(&mut state, why, record);
+        self.deliver(state, record, effects, since)
+    }
+
+    fn deliver(
+        &mut self,
+        state: Option<Saga>,
+        record: &Record,
+        mut effects: Effects,
+        since: Duration,
+    ) -> Effects {
         let asked = std::mem::take(&mut effects.effects);
         self.file(state, record, asked, effects.ignored.is_none(), since);
         self.catch_up();

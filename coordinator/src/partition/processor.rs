@@ -7,18 +7,20 @@ use super::{
     clock::Clock,
     errand::{ask_store, start_child, stored},
     owner::{Action, Debt, Owner, Refused},
+    refold::Refold,
 };
 use crate::{
     admission::Admission,
     api::live,
     broker::{
+        installation::Installation,
         journal::{Delivered, JournalReader},
         objects::Objects,
         publisher::{IfFull, Outgoing, Publisher},
         snapshots::{Fence, Loaded, SaveError, Snapshots},
     },
     definitions::Definitions,
-    engine::{self, Program, Record},
+    engine::{self, Effects, Program, Record},
     logs::{self, Payload},
     metrics::PartitionMeter,
     settings::Settings,
@@ -69,6 +71,8 @@ pub(crate) struct Tools {
     pub(crate) snapshots: Snapshots,
     pub(crate) objects: Objects,
     pub(crate) definitions: Definitions,
+    pub(crate) installation: Installation,
+    pub(crate) refold: Refold,
     pub(crate) spans: Spans,
     pub(crate) settings: Arc<Settings>,
     pub(crate) admission: Admission,
@@ -155,7 +159,8 @@ async fn recover(
     let from = JournalSeq(checkpoint.0 + 1);
     let reader = tools.snapshots.journal(partition, from).await;
     let reader = reader.map_err(|error| broker(&error))?;
-    let mut owner = Owner::new(partition, tools.partitions, checkpoint, reader.end());
+    let mut owner = Owner::new(partition, tools.partitions, checkpoint, reader.end())
+        .with_probe(tools.settings.probe);
     for snapshot in snapshots {
         if let Err(error) = owner.load(&snapshot.key, snapshot.body) {
             // The journal may still hold the saga; a person must see this either way.
@@ -221,12 +226,12 @@ impl Processor {
                 Some(question) = questions.next() => self.answer(question).await,
                 delivered = reader.next(), if self.owed() < MOST_OWED => {
                     let delivered = delivered.map_err(|error| self.broker(&error))?;
-                    self.take(delivered).await;
+                    self.take(delivered).await?;
                     // What has come already needs no further look at everything else.
                     for _ in 1..AT_ONCE {
                         let Some(delivered) = reader.ready() else { break };
                         self.act();
-                        self.take(delivered).await;
+                        self.take(delivered).await?;
                     }
                 }
                 _ = tick.tick() => self.owner.save(interval, self.began.elapsed()),
@@ -262,18 +267,22 @@ impl Processor {
     }
 
     /// Takes in one entry of the journal.
-    async fn take(&mut self, delivered: Delivered) {
+    async fn take(&mut self, delivered: Delivered) -> Result<(), ProcessorError> {
         let Some(record) = self.decode(&delivered) else {
             // Nothing to fold, but the position moves.
             self.owner.pass(delivered.seq);
             self.meter.passed(delivered.seq);
-            return;
+            return Ok(());
         };
         let program = self.program(&record).await;
         let since = self.began.elapsed();
         let (now, began) = (self.now(), Instant::now());
         let effects = self.owner.take(&record, program.as_deref(), now, since);
         let took = began.elapsed();
+        let effects = match effects {
+            Ok(effects) => effects,
+            Err(why) => self.set_aside(&record, &why, since).await?,
+        };
         let state = self.owner.state(&record.address);
         let payloads = self.tools.settings.log_payloads;
         logs::tell(&record, state, &effects, payloads);
@@ -288,6 +297,28 @@ impl Processor {
         {
             self.tools.admission.queue(task).answered();
         }
+        Ok(())
+    }
+
+    /// The fold of an entry broke off half-way through its saga's state. Until then the saga was as its
+    /// snapshot and its entries say; it goes on as an incident, and all others as if nothing had happened.
+    async fn set_aside(
+        &mut self,
+        record: &Record,
+        why: &str,
+        since: Duration,
+    ) -> Result<Effects, ProcessorError> {
+        tracing::error!(
+            partition = self.partition.0,
+            seq = record.seq.0,
+            definition = %record.address.definition,
+            key = %record.address.key,
+            reason = %Payload(self.tools.settings.log_payloads, why),
+            "an entry cannot be folded: the saga waits for a person, and a build that can"
+        );
+        let before = self.tools.refold.state_before(record).await;
+        let before = before.map_err(|error| self.broker(&error))?;
+        Ok(self.owner.set_aside(before, record, why, since))
     }
 
     /// Reads an entry; what cannot be read is said and kept: it stays in the journal.

@@ -124,6 +124,7 @@ mod tests {
     use dirigent_contracts::{
         id::{JournalSeq, PartitionId, SagaAddress},
         journal::{Entry, Start},
+        limits::SagaLimits,
     };
     use serde_json::json;
     use std::sync::Arc;
@@ -148,6 +149,7 @@ mod tests {
                 trigger: None,
                 parent: None,
                 part: None,
+                limits: SagaLimits::default(),
             }),
         };
         let mut saga = None;

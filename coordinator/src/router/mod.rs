@@ -20,13 +20,20 @@ use crate::{
         Broker, BrokerError,
         publisher::{Outgoing, Published},
     },
+    containment::contain,
     definitions::Definitions,
     logs::Payload,
     settings::Settings,
 };
 use async_nats::jetstream::{self, AckKind};
 use capture::Captures;
-use dirigent_contracts::{event::Event, header, id::PartitionId, subject};
+use dirigent_contracts::{
+    event::Event,
+    header,
+    id::PartitionId,
+    limits::{Limit, Limits},
+    subject,
+};
 use futures::future::join_all;
 use routing::Following;
 use rule::{Feed, Owned, Wishes};
@@ -165,9 +172,10 @@ impl Router {
         };
         let source = format!("{}/{}", info.stream, info.stream_sequence);
         let headers = headers(&message);
-        let event = match Event::parse(&message.subject, &headers, &message.payload) {
+        let limits = self.broker.installation.limits();
+        let event = match read(&message, &headers, &limits) {
             Ok(event) => event,
-            Err(error) => return self.keep_dead(&message, &source, &error.to_string()).await,
+            Err(reason) => return self.keep_dead(&message, &source, &reason).await,
         };
         let rules = self
             .rules
@@ -184,7 +192,12 @@ impl Router {
             at,
             sequence: info.stream_sequence,
         };
-        let (entries, mut reasons) = follow(&rules, feed, &event, place, self.broker.partitions);
+        let partitions = self.broker.partitions;
+        let followed = contain(|| follow(&rules, feed, &event, place, partitions, limits.saga));
+        let (entries, mut reasons) = followed.unwrap_or_else(|why| {
+            let reason = format!("this build cannot evaluate its rules: {why}");
+            (Vec::new(), vec![reason])
+        });
         let (starts, others): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|it| it.start.is_some());
         reasons.extend(self.store(others).await);
@@ -266,6 +279,19 @@ impl Router {
         }
         is_kept
     }
+}
+
+/// Reads an event that is within the limits.
+fn read(
+    message: &jetstream::Message,
+    headers: &[(String, String)],
+    limits: &Limits,
+) -> Result<Event, String> {
+    let size = message.payload.len() as u64;
+    let checked = limits.check(Limit::Payload, "the event", size);
+    checked.map_err(|error| error.to_string())?;
+    let event = Event::parse(&message.subject, headers, &message.payload);
+    event.map_err(|error| error.to_string())
 }
 
 /// All headers of a message. Those of dead letters are left behind when one is replayed.

@@ -9,6 +9,7 @@ use dirigent_contracts::{
     event::Event,
     id::{PartitionId, SagaAddress},
     journal::{Entry, EventEntry, Start, Trigger},
+    limits::SagaLimits,
     subject::{EntryKind, JournalSubject},
 };
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub(crate) fn follow(
     event: &Event,
     place: Place<'_>,
     partitions: u16,
+    limits: SagaLimits,
 ) -> (Vec<Following>, Vec<String>) {
     let value = event.to_expression_value();
     let id = event.id.clone();
@@ -64,6 +66,7 @@ pub(crate) fn follow(
                         }),
                         parent: None,
                         part: None,
+                        limits,
                     };
                     let (partition, address) = address(key);
                     let message_id = format!("{}.{}", place.source, owned.definition);

@@ -5,6 +5,7 @@ use dirigent_contracts::{
     history::HistoryEvent,
     id::SagaAddress,
     journal::{Entry, Start},
+    limits::SagaLimits,
     outcome::Outcome,
     task::{Command, Reply, TaskResult},
     time::Timestamp,
@@ -86,6 +87,7 @@ impl<'a> Player<'a> {
             trigger: None,
             parent: None,
             part: None,
+            limits: SagaLimits::default(),
         };
         let address = player.address.clone();
         player.world.push(address, Entry::Start(start));

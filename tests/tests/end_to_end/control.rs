@@ -123,7 +123,7 @@ async fn what_cannot_be_done_is_refused_with_a_reason() -> anyhow::Result<()> {
     };
     let early = stage.request(&retry).await.unwrap_err();
     assert_eq!(refusal(&early), ErrorCode::Conflict);
-    let large = json!("x".repeat(dirigent_contracts::limit::PAYLOAD_BYTES + 1));
+    let large = json!("x".repeat(262_145));
     let large = stage.begin("sleeper", "large", large).await.unwrap_err();
     assert_eq!(refusal(&large), ErrorCode::TooLarge);
     Ok(())

@@ -1,11 +1,13 @@
 //! Whole sagas on a real broker: each test has a nats-server, a coordinator and workers of its own.
 
+mod broken;
 mod compensation;
 mod control;
 mod events;
 mod examples;
 mod hostile;
 mod languages;
+mod limits;
 mod maps;
 mod metrics;
 mod node;

@@ -1,7 +1,7 @@
 //! What the engine decides, case by case.
 
 use super::*;
-use dirigent_contracts::{error_name, journal::Child, outcome::Outcome};
+use dirigent_contracts::{error_name, journal::Child, limits::SagaLimits, outcome::Outcome};
 use serde_json::json;
 
 const TWO: &str = "
@@ -54,6 +54,7 @@ fn a_second_start_and_a_second_reply_change_nothing() {
         trigger: None,
         parent: None,
         part: None,
+        limits: SagaLimits::default(),
     };
     assert_eq!(
         play.take(Entry::Start(start)),
@@ -341,6 +342,7 @@ fn a_definition_that_is_missing_makes_an_incident_that_a_retry_mends() {
         trigger: None,
         parent: None,
         part: None,
+        limits: SagaLimits::default(),
     };
     let record = Record {
         partition: PartitionId(0),

@@ -10,6 +10,7 @@ use dirigent_contracts::{
     id::SagaAddress,
     journal::{Control, Entry, Start},
     limit,
+    limits::SagaLimits,
     outcome::{Failure, Outcome, SagaStatus},
     task::{Command, Direction, Reply, TaskResult},
     time::Timestamp,
@@ -85,6 +86,7 @@ fn show(
         trigger: None,
         parent: None,
         part: None,
+        limits: SagaLimits::default(),
     };
     world.push(root.clone(), Entry::Start(start));
     let mut show = Show::default();

@@ -1,14 +1,17 @@
 //! The engine on a stage of paper: records go in, effects come out, and a model worker answers.
 
 mod behaviour;
+mod bounds;
+mod broken;
 mod distribution;
 mod properties;
 
-use super::{Effect, Effects, Ignored, Program, Record, Saga, fold};
+use super::{Effect, Effects, Ignored, Program, Record, Saga, fold, set_aside};
 use dirigent_contracts::{
     history::{Happening, HistoryEvent},
     id::{CommandId, JournalSeq, PartitionId, SagaAddress},
     journal::{Control, Entry, EventEntry, Start, Timer},
+    limits::SagaLimits,
     outcome::{Failure, SagaStatus},
     task::{Command, Reply, TaskResult},
     time::Timestamp,
@@ -26,6 +29,8 @@ struct Play {
     history: Vec<HistoryEvent>,
     /// Commands that nobody has looked at yet.
     commands: VecDeque<Command>,
+    /// What the saga may use.
+    limits: SagaLimits,
     /// Whether the state goes through its stored form after each record.
     is_stored: bool,
 }
@@ -44,6 +49,7 @@ impl Play {
             effects: Vec::new(),
             history: Vec::new(),
             commands: VecDeque::new(),
+            limits: SagaLimits::default(),
             is_stored: false,
         }
     }
@@ -62,12 +68,38 @@ impl Play {
             trigger: None,
             parent: None,
             part: None,
+            limits: self.limits,
         };
         self.take(Entry::Start(start));
     }
 
+    /// A saga that may use so much.
+    fn limited(document: &str, input: Value, limits: SagaLimits) -> Self {
+        let mut play = Self::new(document);
+        play.limits = limits;
+        play.start(input);
+        play
+    }
+
     /// Folds one entry, a millisecond after the last.
     fn take(&mut self, entry: Entry) -> Option<Ignored> {
+        self.take_with(entry, |saga, program, record| {
+            fold(saga, Some(program), record)
+        })
+    }
+
+    /// Takes in one entry whose fold breaks off.
+    fn break_off(&mut self, entry: Entry) -> Option<Ignored> {
+        self.take_with(entry, |saga, _, record| {
+            set_aside(saga, "a mistake", record)
+        })
+    }
+
+    fn take_with(
+        &mut self,
+        entry: Entry,
+        fold: impl FnOnce(&mut Option<Saga>, &Program, &Record) -> Effects,
+    ) -> Option<Ignored> {
         self.now = self.now + Duration::from_millis(1);
         let record = Record {
             partition: PartitionId(0),
@@ -80,7 +112,7 @@ impl Play {
             trace: None,
             entry,
         };
-        let effects = fold(&mut self.saga, Some(&self.program), &record);
+        let effects = fold(&mut self.saga, &self.program, &record);
         self.records.push(record);
         if self.is_stored {
             let body = rmp_serde::to_vec_named(&self.saga).unwrap();
@@ -128,6 +160,7 @@ impl Play {
         for effect in &self.effects {
             if let Effect::Command { command, .. } = effect
                 && run.awaits(command.command)
+                && run.status() != SagaStatus::Stuck
             {
                 assert!(
                     deadline <= command.deadline,
