@@ -8,7 +8,7 @@ use crate::{
     partition::{Owners, Ownership, OwnershipError, Tools},
     router::Router,
     settings::Settings,
-    spans::Spans,
+    spans::{Sampling, Spans},
     telemetry::Telemetry,
 };
 use async_nats::Client;
@@ -84,7 +84,7 @@ impl Coordinator {
             snapshots: broker.snapshots.clone(),
             objects: broker.objects.clone(),
             definitions: definitions.clone(),
-            spans: Spans::new(telemetry),
+            spans: Spans::new(telemetry, Sampling::from_environment()),
             settings: Arc::clone(&settings),
             partitions: broker.partitions,
         };

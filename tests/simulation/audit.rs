@@ -12,6 +12,7 @@ use crate::{
     broker::publisher::Outgoing,
     engine::{self, Effect, Record, Saga},
     partition::messages,
+    spans::Sampling,
 };
 use dirigent_contracts::{
     header,
@@ -166,13 +167,16 @@ impl Audit {
                     trace,
                 } => {
                     let digest = Deployed::get().latest(&child.definition).unwrap().clone();
+                    let trace = Sampling::default().attempt(parent.command, *trace);
                     let (input, parent) = (Arc::clone(input), parent.clone());
                     let of = messages::start_child(
-                        PARTITIONS, child, digest, input, parent, None, *trace,
+                        PARTITIONS, child, digest, input, parent, None, trace,
                     );
                     Some(of)
                 }
-                effect => messages::message(PARTITIONS, address, &cause, effect),
+                effect => {
+                    messages::message(PARTITIONS, address, &cause, effect, Sampling::default())
+                }
             };
             if let Some(message) = message {
                 let is_command = matches!(effect, Effect::Command { .. });

@@ -17,6 +17,7 @@ use crate::{
     },
     router::{Place, follow},
     settings::Settings,
+    spans::Sampling,
 };
 use dirigent_contracts::{
     event::Event as Happened,
@@ -431,7 +432,7 @@ impl World {
                     Arc::clone(input),
                     parent.clone(),
                     None,
-                    *trace,
+                    Sampling::default().attempt(parent.command, *trace),
                 );
                 self.publish(node, &message, Then::StartChild { owner, debt });
             }

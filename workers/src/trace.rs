@@ -6,6 +6,7 @@
 use async_nats::HeaderMap;
 use dirigent_contracts::{
     header::{self, TraceContext},
+    subject,
     task::{Command, TaskResult},
 };
 use opentelemetry::{
@@ -62,7 +63,13 @@ impl ExecutionSpan {
             .with_kind(SpanKind::Consumer)
             .with_attributes([
                 KeyValue::new("messaging.system", "nats"),
+                KeyValue::new("messaging.operation.name", "run"),
                 KeyValue::new("messaging.operation.type", "process"),
+                KeyValue::new(
+                    "messaging.destination.name",
+                    subject::command(&command.task, command.command),
+                ),
+                KeyValue::new("messaging.message.id", command.command.to_string()),
                 KeyValue::new(
                     "dirigent.saga.definition",
                     command.saga.definition.to_string(),
@@ -70,7 +77,7 @@ impl ExecutionSpan {
                 KeyValue::new("dirigent.saga.key", command.saga.key.to_string()),
                 KeyValue::new("dirigent.task", command.task.to_string()),
                 KeyValue::new("dirigent.effect", command.effect.to_string()),
-                KeyValue::new("dirigent.command", command.command.to_string()),
+                KeyValue::new("dirigent.state", command.state.clone()),
                 KeyValue::new("dirigent.attempt", i64::from(command.attempt)),
             ]);
         let parent = remote(from);

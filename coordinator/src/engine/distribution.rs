@@ -448,6 +448,7 @@ impl<'a> Turn<'a> {
 
     fn begin_item(&mut self, number: u32, state: &State, map: &Map, input: Arc<Value>, items: u32) {
         let (now, digest) = (self.now, self.run.digest.clone());
+        let visit = self.scope(number).map_or(0, |scope| scope.visits);
         let Some(distribution) = self.distribution(number) else {
             return;
         };
@@ -485,6 +486,7 @@ impl<'a> Turn<'a> {
                 machine: map.machine,
                 index,
             },
+            place: (number, visit),
             trace: self.run.trace,
         });
     }

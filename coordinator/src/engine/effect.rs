@@ -7,7 +7,7 @@ use super::store::StoreRequest;
 use dirigent_contracts::{
     header::TraceContext,
     history::HistoryEvent,
-    id::{CommandId, DefinitionDigest, SagaAddress},
+    id::{CommandId, DefinitionDigest, EffectId, RunId, SagaAddress},
     journal::{Parent, Part},
     outcome::{Failure, Outcome},
     task::Command,
@@ -69,6 +69,8 @@ pub enum Effect {
         parent: Parent,
         /// What of the definition it runs.
         part: Part,
+        /// The scope of the Map, and which of its states the Map is.
+        place: (u32, u32),
         /// The trace that it belongs to.
         trace: Option<TraceContext>,
     },
@@ -104,6 +106,8 @@ pub enum Effect {
     },
     /// Announce how the saga ended: its outcome record.
     Ended {
+        /// The run that ended.
+        run: RunId,
         /// How it ended.
         outcome: Outcome,
         /// When it had started.
@@ -129,8 +133,8 @@ pub enum Effect {
 pub struct DomainEvent {
     /// Its NATS subject, and its CloudEvents type.
     pub subject: Arc<str>,
-    /// Its CloudEvents id: the effect id.
-    pub id: String,
+    /// Its CloudEvents id.
+    pub id: EffectId,
     /// The saga that publishes it.
     pub saga: SagaAddress,
     /// When it happened.

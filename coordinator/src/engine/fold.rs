@@ -7,7 +7,7 @@
 use super::{
     effect::{Effect, Effects, Ignored},
     program::{Kind, Program},
-    saga::{Activity, Run, Saga, Scope},
+    saga::{Activity, AttemptKind, Buffered, Run, Saga, Scope},
     turn::Turn,
 };
 use dirigent_contracts::{
@@ -22,7 +22,7 @@ use dirigent_contracts::{
     time::Timestamp,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -86,7 +86,7 @@ impl Saga {
         }
         if self.run.is_none() {
             return match &record.entry {
-                Entry::Event(event) => self.keep(event, record.at),
+                Entry::Event(event) => self.keep(event, record),
                 Entry::Timer(_) if record.at >= self.forget_at => {
                     self.buffered.clear();
                     Effects::default()
@@ -111,7 +111,7 @@ impl Saga {
             }
             self.remember(event);
         }
-        self.turn(program, record, |turn| turn.take(&record.entry))
+        self.turn(program, record, |turn| turn.take(record))
     }
 
     fn turn(
@@ -158,7 +158,7 @@ impl Saga {
             trigger: start.trigger.clone(),
             parent: start.parent.clone(),
             part: start.part,
-            scopes: BTreeMap::from([(0, Scope::new(machine, None, None))]),
+            scopes: BTreeMap::from([(0, Scope::new(machine, None, None, record.at))]),
             next_scope: 1,
             next_step: 1,
             pending: BTreeMap::new(),
@@ -173,12 +173,14 @@ impl Saga {
             seq: record.seq,
             at: record.at,
             scope: 0,
+            visit: 0,
             what: Happening::SagaStarted {
                 run: run.id,
                 digest: run.digest.clone(),
                 input: Arc::clone(&run.input),
                 trigger: run.trigger.clone(),
                 parent: run.parent.clone(),
+                caller: run.trace.map(TraceContext::to_header),
             },
         };
         let input = Arc::clone(&run.input);
@@ -219,6 +221,7 @@ impl Saga {
                 seq: record.seq,
                 at: record.at,
                 scope: 0,
+                visit: 0,
                 what,
             }],
             ignored: None,
@@ -250,18 +253,15 @@ impl Saga {
     }
 
     /// An event came before the saga: it is kept for a while.
-    fn keep(&mut self, event: &EventEntry, at: Timestamp) -> Effects {
+    fn keep(&mut self, event: &EventEntry, record: &Record) -> Effects {
         if self.seen_events.contains(&event.id) {
             return ignored(Ignored::KnownEvent);
         }
         if self.buffered.is_empty() {
-            self.forget_at = at + limit::EARLY_EVENT_RETENTION;
+            self.forget_at = record.at + limit::EARLY_EVENT_RETENTION;
         }
         self.remember(event);
-        self.buffered.push_back(event.clone());
-        while self.buffered.len() > limit::BUFFERED_EVENTS {
-            self.buffered.pop_front();
-        }
+        buffer(&mut self.buffered, event, record.trace);
         Effects::default()
     }
 
@@ -270,6 +270,17 @@ impl Saga {
         while self.seen_events.len() > limit::BUFFERED_EVENTS {
             self.seen_events.pop_front();
         }
+    }
+}
+
+/// Keeps an event for a state that will await it; the oldest make room.
+fn buffer(buffered: &mut VecDeque<Buffered>, event: &EventEntry, publisher: Option<TraceContext>) {
+    buffered.push_back(Buffered {
+        event: event.clone(),
+        publisher: publisher.map(TraceContext::to_header),
+    });
+    while buffered.len() > limit::BUFFERED_EVENTS {
+        buffered.pop_front();
     }
 }
 
@@ -299,6 +310,7 @@ impl Run {
             seq: record.seq,
             at: record.at,
             scope: 0,
+            visit: 0,
             what,
         };
         Effects {
@@ -309,32 +321,31 @@ impl Run {
 }
 
 impl Turn<'_> {
-    fn take(&mut self, entry: &Entry) {
-        match entry {
+    fn take(&mut self, record: &Record) {
+        match &record.entry {
             Entry::Start(_) => self.effects.ignored = Some(Ignored::AlreadyStarted),
             Entry::Reply(reply) => self.hear(
                 reply.command,
                 reply.result.clone(),
                 reply.callback,
                 reply.worker.clone(),
+                reply.timing,
             ),
             Entry::Child(child) => self.hear_child(child),
-            Entry::Event(event) => self.take_event(event),
+            Entry::Event(event) => self.take_event(event, record.trace),
             Entry::Timer(timer) => self.take_timer(timer.due),
             Entry::Control(control) => self.take_control(control),
         }
     }
 
-    fn take_event(&mut self, event: &EventEntry) {
+    fn take_event(&mut self, event: &EventEntry, publisher: Option<TraceContext>) {
         let waiting = self
             .run
             .scopes
             .iter()
             .find_map(|(number, scope)| match &scope.activity {
                 Activity::Attempt(attempt) => match &attempt.kind {
-                    super::saga::AttemptKind::Event(name) => {
-                        (*name == event.name).then_some(*number)
-                    }
+                    AttemptKind::Event(name) => (*name == event.name).then_some(*number),
                     _ => None,
                 },
                 _ => None,
@@ -348,12 +359,10 @@ impl Turn<'_> {
             },
         );
         if let Some(scope) = waiting {
+            self.tell_event_taken(scope, event, publisher.map(TraceContext::to_header));
             self.finish(scope, &event.data);
         } else {
-            self.buffered.push_back(event.clone());
-            while self.buffered.len() > limit::BUFFERED_EVENTS {
-                self.buffered.pop_front();
-            }
+            buffer(self.buffered, event, publisher);
         }
     }
 
@@ -390,16 +399,45 @@ impl Turn<'_> {
             match scope.activity.clone() {
                 Activity::Attempt(attempt) => self.give_up(number, &attempt),
                 Activity::Undoing(_) => self.undo_due(number, due),
-                Activity::Until(_) if matches!(state.kind, Kind::Wait(_)) => {
+                Activity::Until(due) if matches!(state.kind, Kind::Wait(_)) => {
+                    let told = Happening::PauseEnded {
+                        state: state.name.to_string(),
+                        since: Some(self.entered_at(number)),
+                        due,
+                        attempt: None,
+                        command: None,
+                    };
+                    self.tell(number, told);
                     match self.effective_input(number, state) {
                         Ok(input) => self.finish(number, &input),
                         Err(failure) => self.fail_later(number, failure),
                     }
                 }
-                Activity::Until(_) => self.begin(number, state),
+                Activity::Until(due) => {
+                    self.tell_rested(number, state.name.to_string(), due);
+                    self.begin(number, state);
+                }
                 _ => {}
             }
         }
+    }
+
+    /// The pause before another attempt is over.
+    fn tell_rested(&mut self, number: u32, state: String, due: Timestamp) {
+        let run = self.run.id;
+        let Some(scope) = self.scope_mut(number) else {
+            return;
+        };
+        let told = Happening::PauseEnded {
+            state,
+            since: scope.rests_since.take(),
+            due,
+            attempt: Some(scope.retries.iter().sum::<u32>() + 1),
+            command: scope
+                .step
+                .map(|step| run.effect(step).command(scope.attempt + 1)),
+        };
+        self.tell(number, told);
     }
 
     fn take_control(&mut self, control: &Control) {
@@ -500,13 +538,14 @@ impl Turn<'_> {
                     failure,
                     retryable: true,
                 };
-                self.hear_undo(number, command, result, String::new());
+                self.hear_undo(number, command, result, String::new(), None);
             }
             Activity::Attempt(attempt) if scope.attempt == command.attempt => {
                 let since = attempt.since;
                 scope.unknown.insert(command.attempt);
                 scope.activity = Activity::Stuck(failure.clone());
                 let state = self.state_name(number);
+                let of = self.attempted(number);
                 self.tell(
                     number,
                     Happening::TaskFailed {
@@ -516,6 +555,8 @@ impl Turn<'_> {
                         failure: failure.clone(),
                         direction: Direction::Do,
                         worker: String::new(),
+                        of,
+                        timing: None,
                     },
                 );
                 self.stuck(number, state, failure);

@@ -5,7 +5,7 @@
 use crate::{
     broker::publisher::Outgoing,
     engine::{DomainEvent, Effect, Saga},
-    spans,
+    spans::Sampling,
 };
 use dirigent_contracts::{
     envelope,
@@ -17,6 +17,7 @@ use dirigent_contracts::{
     subject::{self, EntryKind, JournalSubject},
     task::{Reply, TaskResult},
     time::Timestamp,
+    trace::identity,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -65,7 +66,7 @@ pub(crate) fn start_child(
     input: Arc<Value>,
     parent: Parent,
     part: Option<Part>,
-    trace: Option<TraceContext>,
+    trace: TraceContext,
 ) -> Outgoing {
     let partition = PartitionId::of(&child.key, partitions);
     let message_id = format!("{}.c", parent.command);
@@ -76,7 +77,7 @@ pub(crate) fn start_child(
         parent: Some(parent),
         part,
     };
-    start(partition, child, body, message_id, trace)
+    start(partition, child, body, message_id, Some(trace))
 }
 
 /// What tells a saga that its child has ended.
@@ -166,7 +167,9 @@ pub(crate) fn message(
     address: &SagaAddress,
     cause: &str,
     effect: &Effect,
+    sampling: Sampling,
 ) -> Option<Outgoing> {
+    let context = |run, caller, span| sampling.context(run, caller, span);
     Some(match effect {
         Effect::StartChild { .. } | Effect::Store { .. } => return None,
         Effect::StartItem {
@@ -175,23 +178,31 @@ pub(crate) fn message(
             input,
             parent,
             part,
+            place: (scope, visit),
             trace,
-        } => start_child(
-            partitions,
-            child,
-            digest.clone(),
-            Arc::clone(input),
-            parent.clone(),
-            Some(*part),
-            *trace,
-        ),
+        } => {
+            let run = parent.command.effect.run;
+            start_child(
+                partitions,
+                child,
+                digest.clone(),
+                Arc::clone(input),
+                parent.clone(),
+                Some(*part),
+                context(run, *trace, identity::of_state(run, *scope, *visit)),
+            )
+        }
         Effect::Command { command, trace } => {
             let subject = subject::command(&command.task, command.command);
             Outgoing::new(subject, envelope::encode(&**command))
                 .with_message_id(command.command.to_string())
-                .with_trace(Some(spans::command_context(command.command, *trace)))
+                .with_trace(Some(context(
+                    command.run,
+                    *trace,
+                    identity::of_attempt(command.command),
+                )))
         }
-        Effect::DomainEvent(event) => domain_event(event),
+        Effect::DomainEvent(event) => domain_event(sampling, event),
         Effect::CancelChild { child, reason } => {
             let reason = reason.clone();
             let id = format!("{cause}.{}.x", child.key);
@@ -212,6 +223,7 @@ pub(crate) fn message(
             holds,
         } => tell_parent(parent, outcome.clone(), *holds),
         Effect::Ended {
+            run,
             outcome,
             started_at,
             ended_at,
@@ -226,7 +238,7 @@ pub(crate) fn message(
                 "started_at": started_at.to_rfc3339(),
             });
             announcement(address, outcome.status.as_str(), cause, *ended_at, data)
-                .with_trace(*trace)
+                .with_trace(Some(context(*run, *trace, identity::of_saga(*run))))
         }
         Effect::Incident { state, failure, at } => {
             let data = json!({
@@ -261,9 +273,9 @@ fn announcement(
     cloud_event(subject::event(address, what), &event)
 }
 
-fn domain_event(event: &DomainEvent) -> Outgoing {
+fn domain_event(sampling: Sampling, event: &DomainEvent) -> Outgoing {
     let body = CloudEvent {
-        id: event.id.clone(),
+        id: event.id.to_string(),
         source: source(&event.saga),
         kind: event.subject.to_string(),
         subject: event.saga.key.to_string(),
@@ -271,7 +283,9 @@ fn domain_event(event: &DomainEvent) -> Outgoing {
         partition_key: event.saga.key.to_string(),
         data: Arc::clone(&event.data),
     };
-    cloud_event(event.subject.to_string(), &body).with_trace(event.trace)
+    let span = identity::of_publication(event.id);
+    let trace = sampling.context(event.id.run, event.trace, span);
+    cloud_event(event.subject.to_string(), &body).with_trace(Some(trace))
 }
 
 fn cloud_event(subject: String, event: &CloudEvent) -> Outgoing {

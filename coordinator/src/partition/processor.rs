@@ -138,7 +138,8 @@ async fn recover(
     let from = JournalSeq(checkpoint.0 + 1);
     let reader = tools.snapshots.journal(partition, from).await;
     let reader = reader.map_err(|error| broker(&error))?;
-    let mut owner = Owner::new(partition, tools.partitions, checkpoint, reader.end());
+    let owner = Owner::new(partition, tools.partitions, checkpoint, reader.end());
+    let mut owner = owner.with_sampling(tools.spans.sampling());
     for snapshot in snapshots {
         if let Err(error) = owner.load(&snapshot.key, snapshot.body) {
             // The journal may still hold the saga; a person must see this either way.
@@ -481,7 +482,7 @@ async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Result<(), Strin
         Arc::clone(input),
         parent.clone(),
         None,
-        *trace,
+        tools.spans.sampling().attempt(parent.command, *trace),
     );
     let subject = message.subject().to_owned();
     match tools.publisher.publish(message).await {

@@ -72,7 +72,8 @@ pub(crate) fn follow(
                     let (partition, address) = address(key);
                     let message_id =
                         format!("{}.{}.{}", place.source, owned.definition, rule.subject);
-                    entries.push(event_entry(partition, address, &entry, message_id));
+                    let entry = event_entry(partition, address, &entry, message_id);
+                    entries.push(entry.with_trace(event.trace()));
                 }
                 Err(reason) => reasons.push(format!("{}: {reason}", owned.definition)),
             }
