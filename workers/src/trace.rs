@@ -10,9 +10,11 @@ use dirigent_contracts::{
     task::{Command, TaskResult},
 };
 use opentelemetry::{
-    Context, KeyValue, SpanId, TraceFlags, TraceId, global,
+    Context, KeyValue, SpanId, StringValue, TraceFlags, TraceId, Value, global,
     trace::{SpanContext, SpanKind, Status, TraceContextExt as _, TraceState, Tracer as _},
 };
+
+use std::sync::Arc;
 
 /// Name of the instrumentation scope.
 const SCOPE: &str = "dirigent-worker";
@@ -67,17 +69,15 @@ impl ExecutionSpan {
                 KeyValue::new("messaging.operation.type", "process"),
                 KeyValue::new(
                     "messaging.destination.name",
-                    subject::command(&command.task, command.command),
+                    subject::command_destination(&command.task),
                 ),
                 KeyValue::new("messaging.message.id", command.command.to_string()),
                 KeyValue::new(
                     "dirigent.saga.definition",
-                    command.saga.definition.to_string(),
+                    shared((&command.saga.definition).into()),
                 ),
-                KeyValue::new("dirigent.saga.key", command.saga.key.to_string()),
-                KeyValue::new("dirigent.task", command.task.to_string()),
+                KeyValue::new("dirigent.saga.key", shared((&command.saga.key).into())),
                 KeyValue::new("dirigent.effect", command.effect.to_string()),
-                KeyValue::new("dirigent.state", command.state.clone()),
                 KeyValue::new("dirigent.attempt", i64::from(command.attempt)),
             ]);
         let parent = remote(from);
@@ -111,6 +111,10 @@ impl ExecutionSpan {
         }
         span.end();
     }
+}
+
+fn shared(text: Arc<str>) -> Value {
+    Value::String(StringValue::from(text))
 }
 
 fn remote(from: &Parentage) -> Context {

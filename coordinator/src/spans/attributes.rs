@@ -9,11 +9,11 @@ use dirigent_contracts::{
     time::Timestamp,
     trace::{Span, What},
 };
-use opentelemetry::{KeyValue, trace::SpanKind};
-use std::time::Duration;
+use opentelemetry::{KeyValue, StringValue, Value, trace::SpanKind};
+use std::{sync::Arc, time::Duration};
 
 /// Most attributes that a span usually has.
-const USUAL: usize = 12;
+const USUAL: usize = 10;
 
 /// The kind of a span, as OpenTelemetry has them.
 pub(super) fn kind(what: &What<'_>, run: &Run) -> SpanKind {
@@ -30,11 +30,22 @@ pub(super) fn kind(what: &What<'_>, run: &Run) -> SpanKind {
 
 /// What it says about itself.
 pub(super) fn attributes(span: &Span<'_>, record: &Record, run: &Run) -> Vec<KeyValue> {
-    let mut all = Vec::with_capacity(USUAL);
+    let mut all = Vec::new();
+    // A trace is found by any of its spans, so those that only lie around others do without.
+    if matches!(
+        span.what,
+        What::Saga { .. } | What::Attempt { .. } | What::Publication { .. }
+    ) {
+        all.reserve_exact(USUAL);
+        let shared = |text: Arc<str>| Value::String(StringValue::from(text));
+        let (definition, key) = (&record.address.definition, &record.address.key);
+        all.push(KeyValue::new(
+            "dirigent.saga.definition",
+            shared(definition.into()),
+        ));
+        all.push(KeyValue::new("dirigent.saga.key", shared(key.into())));
+    }
     let mut say = |name: &'static str, value: String| all.push(KeyValue::new(name, value));
-    let saga = &record.address;
-    say("dirigent.saga.definition", saga.definition.to_string());
-    say("dirigent.saga.key", saga.key.to_string());
     match &span.what {
         What::Saga { status } => {
             say("dirigent.saga.run", run.id().to_string());
@@ -65,19 +76,18 @@ pub(super) fn attributes(span: &Span<'_>, record: &Record, run: &Run) -> Vec<Key
             event,
             ..
         } => {
-            say("dirigent.state", (*state).to_owned());
             say("dirigent.effect", command.effect.to_string());
             if *direction == Direction::Undo {
                 say("dirigent.direction", "undo".to_owned());
+                say("dirigent.state", (*state).to_owned());
             }
             if !worker.is_empty() {
                 say("dirigent.worker", (*worker).to_owned());
             }
             match of.as_deref() {
                 Some(Attempted::Task(task)) => {
-                    say("dirigent.task", task.to_string());
-                    let subject = subject::command(task, *command);
-                    messaging(&mut all, ("ask", "send"), subject, command.to_string());
+                    let destination = subject::command_destination(task);
+                    messaging(&mut all, ("ask", "send"), destination, command.to_string());
                 }
                 Some(Attempted::Saga(child)) => {
                     say("dirigent.child.definition", child.definition.to_string());
@@ -94,8 +104,7 @@ pub(super) fn attributes(span: &Span<'_>, record: &Record, run: &Run) -> Vec<Key
                 i64::from(command.attempt),
             ));
         }
-        What::Publication { state, subject, id } => {
-            say("dirigent.state", (*state).to_owned());
+        What::Publication { subject, id, .. } => {
             let subject = (*subject).to_owned();
             messaging(&mut all, ("publish", "send"), subject, id.to_string());
         }
