@@ -11,7 +11,9 @@ mod input;
 mod local_broker;
 mod rehearsal;
 mod render;
+mod top;
 mod trouble;
+mod waterfall;
 
 use arguments::{Arguments, Command, LogFormat, ViewArguments};
 use clap::FromArgMatches as _;

@@ -42,6 +42,17 @@ fn the_floor_moves_the_messages_and_bytes_of_sagas() {
 }
 
 #[test]
+fn every_span_of_every_saga_arrives_when_all_are_traced() {
+    let report = bench("--compare-traced --sagas 30 --turns 2");
+    for of in ["off", "on"] {
+        assert_eq!(report[of]["sagas"], 60, "{report:#}");
+    }
+    // The saga, and of each of three steps the state, the attempt and the execution.
+    assert_eq!(report["spans_per_saga"], 10.0, "{report:#}");
+    assert_eq!(report["slowdown_of_rounds"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn an_open_loop_starts_what_was_asked_for_and_a_page_shows_it() {
     let directory = tempfile::tempdir().unwrap();
     let page = directory.path().join("report.html");

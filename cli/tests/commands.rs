@@ -97,6 +97,14 @@ async fn a_definition_is_checked_deployed_started_and_watched() {
     let said = person.types("history greeting g-1").await;
     assert!(said.out.contains("■ succeeded"), "{said:?}");
     assert!(!said.out.contains('\x1b'), "colours: {said:?}");
+    let said = person.types("trace greeting g-1").await;
+    assert!(said.out.contains("greeting/g-1  succeeded in"), "{said:?}");
+    assert!(said.out.contains("●   Greet"), "{said:?}");
+    let said = person.types("trace greeting g-1 -o json").await;
+    let trace: Value = serde_json::from_str(&said.out).unwrap();
+    let run = saga["run"].as_str().unwrap().replace('-', "");
+    assert_eq!(trace["trace_id"], run);
+    assert_eq!(trace["spans"][1]["name"], "Greet");
     let said = person
         .types("history greeting g-1 --format asl -o json")
         .await;
@@ -118,6 +126,15 @@ async fn a_definition_is_checked_deployed_started_and_watched() {
     );
     let said = person.types("status").await;
     assert!(said.out.contains("nats-server"), "{said:?}");
+    let said = person.types("top --once --interval 100ms").await;
+    assert!(
+        said.out.starts_with("coordinators 1, partitions 2"),
+        "{said:?}"
+    );
+    assert!(said.out.contains("\nrefusal "), "{said:?}");
+    let said = person.types("top -o json --interval 100ms").await;
+    let board: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(board["partitions"][0]["owner"], "test", "{board:#}");
 }
 
 const IMPORT: &str = "

@@ -82,6 +82,12 @@ macro_rules! text_id {
             }
         }
 
+        impl From<&$name> for Arc<str> {
+            fn from(id: &$name) -> Arc<str> {
+                Arc::clone(&id.0)
+            }
+        }
+
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {

@@ -15,6 +15,7 @@
 //! * [`event`]: `CloudEvents`, in and out.
 //! * [`outcome`]: how a saga stands and how it ends.
 //! * [`history`]: what happened to a saga, told as typed events.
+//! * [`trace`]: the same as spans.
 //! * [`api`]: requests to `dirigent.api.>` and their answers.
 //! * [`definition`]: the definition language: its types, parsing and validation.
 //! * [`metric`]: what a metric is called and means.
@@ -41,3 +42,4 @@ pub mod subject;
 pub mod task;
 pub mod time;
 pub mod token;
+pub mod trace;

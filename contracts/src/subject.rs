@@ -174,6 +174,12 @@ pub fn command(task: &TaskName, command: CommandId) -> String {
     )
 }
 
+/// Where commands of one task go, without their ids: the name of the destination in traces.
+#[must_use]
+pub fn command_destination(task: &TaskName) -> String {
+    format!("dirigent.command.{}", token::encode(task.as_str()))
+}
+
 /// All commands of one task: what its consumer filters by.
 #[must_use]
 pub fn command_filter(task: &TaskName) -> String {

@@ -48,6 +48,15 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// The instant so much earlier.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)),
+        )
+    }
+
     /// RFC 3339 with milliseconds and `Z`, as the context object of the language shows it.
     #[must_use]
     pub fn to_rfc3339(self) -> String {

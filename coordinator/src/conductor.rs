@@ -9,7 +9,7 @@ use crate::{
     partition::{Owners, Ownership, OwnershipError, Refold, Tools},
     router::Router,
     settings::Settings,
-    spans::Spans,
+    spans::{Sampling, Spans},
     telemetry::Telemetry,
 };
 use async_nats::Client;
@@ -93,7 +93,7 @@ impl Coordinator {
             definitions: definitions.clone(),
             installation: broker.installation.clone(),
             refold: refold.clone(),
-            spans: Spans::new(telemetry),
+            spans: Spans::new(telemetry, Sampling::from_environment()),
             settings: Arc::clone(&settings),
             admission: admission.clone(),
             partitions: broker.partitions,

@@ -4,13 +4,11 @@
 //! `debug`; a saga that needs a person is an `error`. Payloads, and words that may quote one, are written
 //! only if the operator has asked for that.
 
-use crate::{
-    engine::{Effect, Effects, Record, Run, Saga},
-    spans,
-};
+use crate::engine::{Effect, Effects, Record, Run, Saga};
 use dirigent_contracts::{
     history::Happening,
     id::{PartitionId, SagaAddress},
+    trace::trace_of,
 };
 use serde_json::Value;
 use std::fmt;
@@ -34,7 +32,7 @@ pub(crate) struct TraceId<'a>(pub(crate) Option<&'a Run>);
 impl fmt::Display for TraceId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(run) => write!(f, "{:032x}", spans::trace_of(run.id(), run.trace()).trace),
+            Some(run) => write!(f, "{:032x}", trace_of(run.id(), run.trace())),
             None => Ok(()),
         }
     }
@@ -82,7 +80,7 @@ pub(crate) fn tell(record: &Record, state: Option<&Saga>, effects: &Effects, pay
                 cause = %Payload(payloads, &failure.cause),
                 "an attempt failed"
             ),
-            Happening::CompensationStarted { failure, steps } => line!(
+            Happening::CompensationStarted { failure, steps, .. } => line!(
                 debug,
                 steps,
                 error = failure.error,

@@ -2,12 +2,13 @@
 //!
 //! The standard environment variables rule: `OTEL_EXPORTER_OTLP_ENDPOINT` or
 //! `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` switches it on; `OTEL_SERVICE_NAME`,
-//! `OTEL_EXPORTER_OTLP_HEADERS` and the `OTEL_BSP_...` family shape it.
+//! `OTEL_EXPORTER_OTLP_HEADERS` and the `OTEL_BSP_...` family shape it. Which traces are recorded stands in
+//! `spans/sampling.rs`.
 
-use dirigent_contracts::time::Timestamp;
+use dirigent_contracts::{header::TraceContext, time::Timestamp};
 use opentelemetry::{
     InstrumentationScope, KeyValue, SpanId, TraceFlags, TraceId,
-    trace::{SpanContext, SpanKind, TraceState},
+    trace::{Event, Link, SpanContext, SpanKind, TraceState},
 };
 use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
@@ -15,7 +16,7 @@ use opentelemetry_sdk::{
     error::OTelSdkError,
     runtime::Tokio,
     trace::{
-        SpanData, SpanEvents, SpanLinks, SpanProcessor as _,
+        BatchConfig, BatchConfigBuilder, SpanData, SpanEvents, SpanLinks, SpanProcessor as _,
         span_processor_with_async_runtime::BatchSpanProcessor,
     },
 };
@@ -53,6 +54,10 @@ pub(crate) struct SpanRecord {
     pub(crate) start: Timestamp,
     pub(crate) end: Timestamp,
     pub(crate) attributes: Vec<KeyValue>,
+    /// What happened within it, and when.
+    pub(crate) moments: Vec<(&'static str, Timestamp)>,
+    /// A span that it has to do with without lying within it.
+    pub(crate) link: Option<TraceContext>,
     pub(crate) status: opentelemetry::trace::Status,
 }
 
@@ -92,7 +97,8 @@ impl Telemetry {
         if let Some(name) = name {
             resource = resource.with_service_name(name.to_owned());
         }
-        let mut processor = BatchSpanProcessor::builder(exporter, Tokio).build();
+        let processor = BatchSpanProcessor::builder(exporter, Tokio);
+        let mut processor = processor.with_batch_config(batches()).build();
         processor.set_resource(&resource.build());
         Self(Some(Arc::new(processor)))
     }
@@ -107,15 +113,19 @@ impl Telemetry {
     /// never waits for it.
     pub(crate) fn emit(&self, span: SpanRecord) {
         let Some(processor) = &self.0 else { return };
-        let context = SpanContext::new(
-            TraceId::from_bytes(span.trace.to_be_bytes()),
-            SpanId::from_bytes(span.span.to_be_bytes()),
-            TraceFlags::SAMPLED,
-            false,
-            TraceState::default(),
+        let mut events = SpanEvents::default();
+        events.events.extend(
+            span.moments
+                .into_iter()
+                .map(|(name, at)| Event::new(name, system_time(at), Vec::new(), 0)),
         );
+        let mut links = SpanLinks::default();
+        links.links.extend(span.link.map(|link| {
+            let context = context(link.trace, link.span, link.sampled, true);
+            Link::new(context, Vec::new(), 0)
+        }));
         processor.on_end(SpanData {
-            span_context: context,
+            span_context: context(span.trace, span.span, true, false),
             parent_span_id: span.parent.map_or(SpanId::INVALID, |parent| {
                 SpanId::from_bytes(parent.to_be_bytes())
             }),
@@ -126,8 +136,8 @@ impl Telemetry {
             end_time: system_time(span.end),
             attributes: span.attributes,
             dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
+            events,
+            links,
             status: span.status,
             instrumentation_scope: InstrumentationScope::builder("dirigent")
                 .with_version(env!("CARGO_PKG_VERSION"))
@@ -148,6 +158,34 @@ impl Telemetry {
             Err(error) => tracing::warn!(%error, "the export of spans did not end well"),
         }
     }
+}
+
+/// Larger batches than usual, sooner: a busy coordinator tells thousands of spans a second, and one that
+/// dies takes with it what it has not sent. The variables of the `OTEL_BSP_...` family go before.
+fn batches() -> BatchConfig {
+    let is_set = |name: &str| env::var_os(name).is_some();
+    let mut batches = BatchConfigBuilder::default();
+    if !is_set("OTEL_BSP_SCHEDULE_DELAY") {
+        batches = batches.with_scheduled_delay(Duration::from_secs(1));
+    }
+    if !is_set("OTEL_BSP_MAX_QUEUE_SIZE") {
+        batches = batches.with_max_queue_size(65_536);
+    }
+    if !is_set("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") {
+        batches = batches.with_max_export_batch_size(2_048);
+    }
+    batches.build()
+}
+
+fn context(trace: u128, span: u64, sampled: bool, is_remote: bool) -> SpanContext {
+    let flags = TraceFlags::default().with_sampled(sampled);
+    SpanContext::new(
+        TraceId::from_bytes(trace.to_be_bytes()),
+        SpanId::from_bytes(span.to_be_bytes()),
+        flags,
+        is_remote,
+        TraceState::default(),
+    )
 }
 
 fn system_time(at: Timestamp) -> SystemTime {

@@ -12,6 +12,7 @@ use crate::{
     broker::publisher::Outgoing,
     engine::{self, Effect, Record, Saga},
     partition::messages,
+    spans::Sampling,
 };
 use dirigent_contracts::{
     error_name, header,
@@ -167,11 +168,14 @@ impl Audit {
                     let digest = Deployed::get().latest(&child.definition).unwrap();
                     let start = start_of_child(digest, input, parent);
                     let command = parent.command;
+                    let trace = Sampling::default().attempt(command, *trace);
                     Some(messages::start_child(
-                        PARTITIONS, child, command, start, *trace,
+                        PARTITIONS, child, command, start, trace,
                     ))
                 }
-                effect => messages::message(PARTITIONS, address, &cause, effect),
+                effect => {
+                    messages::message(PARTITIONS, address, &cause, effect, Sampling::default())
+                }
             };
             if let Some(message) = message {
                 let is_command = matches!(effect, Effect::Command { .. });

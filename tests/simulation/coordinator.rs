@@ -17,6 +17,7 @@ use crate::{
     },
     router::{Place, follow, rule::Feed},
     settings::Settings,
+    spans::Sampling,
 };
 use dirigent_contracts::{
     event::Event as Happened,
@@ -449,8 +450,9 @@ impl World {
                 };
                 let digest = Deployed::get().latest(&child.definition).unwrap();
                 let start = start_of_child(digest, input, parent);
+                let trace = Sampling::default().attempt(parent.command, *trace);
                 let message =
-                    messages::start_child(PARTITIONS, child, parent.command, start, *trace);
+                    messages::start_child(PARTITIONS, child, parent.command, start, trace);
                 self.publish(node, &message, Then::StartChild { owner, debt });
             }
             Action::Store(_) => unreachable!("no definition here asks the object store"),

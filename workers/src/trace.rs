@@ -6,14 +6,17 @@
 use async_nats::HeaderMap;
 use dirigent_contracts::{
     header::{self, TraceContext},
+    subject,
     task::{Command, TaskResult},
 };
 use opentelemetry::{
-    Context, KeyValue, SpanId, TraceFlags, TraceId, global,
+    Context, KeyValue, SpanId, StringValue, TraceFlags, TraceId, Value, global,
     trace::{
         Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, TraceState, Tracer as _,
     },
 };
+
+use std::sync::Arc;
 
 /// Name of the instrumentation scope.
 const SCOPE: &str = "dirigent-worker";
@@ -67,15 +70,19 @@ impl ExecutionSpan {
         if span.is_recording() {
             span.set_attributes([
                 KeyValue::new("messaging.system", "nats"),
+                KeyValue::new("messaging.operation.name", "run"),
                 KeyValue::new("messaging.operation.type", "process"),
                 KeyValue::new(
-                    "dirigent.saga.definition",
-                    command.saga.definition.to_string(),
+                    "messaging.destination.name",
+                    subject::command_destination(&command.task),
                 ),
-                KeyValue::new("dirigent.saga.key", command.saga.key.to_string()),
-                KeyValue::new("dirigent.task", command.task.to_string()),
+                KeyValue::new("messaging.message.id", command.command.to_string()),
+                KeyValue::new(
+                    "dirigent.saga.definition",
+                    shared((&command.saga.definition).into()),
+                ),
+                KeyValue::new("dirigent.saga.key", shared((&command.saga.key).into())),
                 KeyValue::new("dirigent.effect", command.effect.to_string()),
-                KeyValue::new("dirigent.command", command.command.to_string()),
                 KeyValue::new("dirigent.attempt", i64::from(command.attempt)),
             ]);
         }
@@ -109,6 +116,10 @@ impl ExecutionSpan {
         }
         span.end();
     }
+}
+
+fn shared(text: Arc<str>) -> Value {
+    Value::String(StringValue::from(text))
 }
 
 fn remote(from: &Parentage) -> Context {

@@ -89,6 +89,10 @@ pub(crate) struct BenchArguments {
     /// --live says
     #[arg(long, conflicts_with_all = ["workloads", "in_flight", "rate", "floor", "compare_floor", "join", "startup", "overload", "finished", "report", "coordinators", "partitions"])]
     pub(crate) takeover: bool,
+    /// Measure what tracing every saga costs instead: three steps, 256 in flight, in 5 turns or as many as
+    /// --turns says
+    #[arg(long, conflicts_with_all = ["workloads", "in_flight", "rate", "floor", "compare_floor", "join", "startup", "takeover", "live", "finished"])]
+    pub(crate) compare_traced: bool,
     /// Also write a page with charts: latencies, and throughput over time
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,

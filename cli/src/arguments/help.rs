@@ -28,14 +28,15 @@ pub(super) const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Sagas",
         &[
-            "start", "run", "list", "describe", "history", "publish", "signal", "callback",
-            "cancel", "retry",
+            "start", "run", "list", "describe", "history", "trace", "publish", "signal",
+            "callback", "cancel", "retry",
         ],
     ),
     (
         "Operation",
         &[
             "status",
+            "top",
             "limits",
             "dead-letters",
             "doctor",

@@ -18,7 +18,7 @@ pub(crate) use operator::{
     BackupArguments, CallbackArguments, CancelArguments, CheckArguments, DeadLettersArguments,
     DeadLettersCommand, DefinitionArguments, DeployArguments, DoctorArguments, HistoryArguments,
     HistoryFormat, ListArguments, PublishArguments, RestoreArguments, RetryArguments, RunArguments,
-    SagaArguments, SignalArguments, StartArguments, TestArguments,
+    SagaArguments, SignalArguments, StartArguments, TestArguments, TopArguments,
 };
 pub(crate) use service::{CoordinatorArguments, DevArguments};
 
@@ -173,6 +173,9 @@ pub(crate) enum Command {
     /// A process of `bench --floor`
     #[command(hide = true)]
     BenchFloor(BenchFloorArguments),
+    /// The process that `bench --compare-traced` exports to
+    #[command(hide = true)]
+    BenchReceiver,
     /// Check definitions, and report every mistake with its place
     Check(CheckArguments),
     /// Print the JSON Schema of definitions, for editors
@@ -195,6 +198,8 @@ pub(crate) enum Command {
     Describe(SagaArguments),
     /// Tell what happened to a saga, as a timeline
     History(HistoryArguments),
+    /// Draw what a saga spent its time on, with its critical path
+    Trace(SagaArguments),
     /// Publish an event, as a service would: what it triggers starts
     Publish(PublishArguments),
     /// Send an event to a saga
@@ -211,6 +216,8 @@ pub(crate) enum Command {
     Limits(LimitsArguments),
     /// Tell how the installation stands
     Status,
+    /// Watch rates, latencies, backlogs and stuck sagas
+    Top(TopArguments),
     /// Check the installation, and say what to do
     Doctor(DoctorArguments),
     /// Copy the installation into a file, while it runs

@@ -225,6 +225,16 @@ pub(crate) enum DeadLettersCommand {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(crate) struct TopArguments {
+    /// Print it once, with rates of one interval, instead of watching
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// How often it is looked at
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1s")]
+    pub(crate) interval: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct DoctorArguments {
     /// Monitoring port of a nats-server, which tells when it syncs its disk: http://HOST:8222
     #[arg(long, value_name = "URL")]

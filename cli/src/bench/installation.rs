@@ -67,14 +67,38 @@ impl Installation {
         } else {
             Broker::start(arguments, &directory).await?
         };
+        Self::on(broker, arguments, &directory).await
+    }
+
+    /// The same on a broker of its own, with every span exported to `endpoint`, or none.
+    pub(super) async fn traced(
+        arguments: &BenchArguments,
+        directory: &Path,
+        endpoint: Option<String>,
+    ) -> Result<Self, Trouble> {
+        let mut broker = Broker::start(arguments, directory).await?;
+        let endpoint = endpoint.unwrap_or_default();
+        // An empty endpoint is none, whatever the environment of this process says.
+        broker.environment.extend([
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", String::new()),
+        ]);
+        Self::on(broker, arguments, directory).await
+    }
+
+    async fn on(
+        broker: Broker,
+        arguments: &BenchArguments,
+        directory: &Path,
+    ) -> Result<Self, Trouble> {
         let mut fleet = Fleet::new(&broker);
-        fleet.hire(&coordinators(arguments), &broker, &directory)?;
+        fleet.hire(&coordinators(arguments), &broker, directory)?;
         let workers = Crew {
             name: "worker",
             count: arguments.workers,
             line: vec!["bench-worker".to_owned()],
         };
-        fleet.hire(&workers, &broker, &directory)?;
+        fleet.hire(&workers, &broker, directory)?;
         let partitions = wait_until_owned(&broker.connection, arguments).await?;
         for workload in &arguments.workloads {
             broker.connection.ask(&workload.deployment()?).await?;

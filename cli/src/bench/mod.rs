@@ -16,6 +16,7 @@ mod report;
 mod startup;
 mod takeover;
 mod target;
+mod traced;
 mod workload;
 
 pub(crate) use floor::floor;
@@ -35,6 +36,7 @@ use overload::Overload;
 use report::Report;
 use startup::Startup;
 use takeover::Takeover;
+use traced::Traced;
 
 /// Starts everything, measures every workload at every level, and reports.
 pub(crate) async fn bench(
@@ -62,6 +64,19 @@ pub(crate) async fn bench(
         let overload = overload::measure(broker, arguments, factor, directory.path()).await?;
         report::show(&overload, Overload::table, is_json)?;
         return Ok(if overload.is_well() {
+            Exit::Done
+        } else {
+            Exit::No
+        });
+    }
+    if arguments.compare_traced {
+        let traced = traced::measure(arguments, directory.path()).await?;
+        report::show(&traced, Traced::table, is_json)?;
+        if let Some(file) = &arguments.report {
+            let page = page::plain("dirigent bench --compare-traced", &traced.table());
+            std::fs::write(file, page).map_err(Trouble::Write)?;
+        }
+        return Ok(if traced.is_well() {
             Exit::Done
         } else {
             Exit::No
@@ -102,9 +117,18 @@ pub(crate) async fn bench(
 
 /// The worker process: every task of every workload, answered at once.
 pub(crate) async fn work(connection: Connection, concurrency: usize) -> Result<Exit, Trouble> {
+    let telemetry = dirigent_worker::telemetry::init("dirigent-bench-worker");
+    let telemetry = telemetry.map_err(Trouble::bench)?;
     let worker = installation::worker(&connection, concurrency)?;
-    worker.run_until_signal().await.map_err(Trouble::bench)?;
+    let ended = worker.run_until_signal().await;
+    telemetry.shutdown().await;
+    ended.map_err(Trouble::bench)?;
     Ok(Exit::Done)
+}
+
+/// The process that `bench --compare-traced` exports to.
+pub(crate) async fn receive() -> Result<Exit, Trouble> {
+    traced::receive().await
 }
 
 /// The levels at which a workload is measured.

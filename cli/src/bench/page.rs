@@ -59,6 +59,15 @@ pub(super) fn page(report: &Report) -> Result<String, Trouble> {
     ))
 }
 
+/// A page with a text alone.
+pub(super) fn plain(title: &str, text: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
+         <h1>{title}</h1>\n<pre>{}</pre>\n</html>\n",
+        strip_str(text)
+    )
+}
+
 /// How long one in so many takes: to the right the rarer, each mark ten times as rare.
 #[expect(
     clippy::cast_precision_loss,

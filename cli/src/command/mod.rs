@@ -14,7 +14,7 @@ use crate::{
     connection::Connection,
     doctor::{self, Level},
     exit::Exit,
-    render,
+    render, top,
     trouble::Trouble,
 };
 use clap_complete::Shell;
@@ -39,9 +39,14 @@ pub(crate) async fn perform(
             let connection = Connection::open(broker, "bench-floor").await?;
             crate::bench::floor(connection, &arguments).await
         }
+        Command::BenchReceiver => crate::bench::receive().await,
         Command::Coordinator(arguments) => {
             let connection = Connection::open(broker, "coordinator").await?;
             service::coordinator(connection, &arguments, view.log_payloads).await
+        }
+        Command::Top(arguments) => {
+            let connection = Connection::open(broker, "top").await?;
+            top::top(&connection, view, &arguments).await
         }
         Command::Doctor(arguments) => {
             let connection = Connection::open(broker, "doctor").await?;

@@ -11,6 +11,7 @@ use crate::{
     input::{self, Json},
     render,
     trouble::Trouble,
+    waterfall::Waterfall,
 };
 use async_nats::jetstream::{self, context::PublishError, message::PublishMessage};
 use dirigent_contracts::{
@@ -23,6 +24,7 @@ use dirigent_contracts::{
     id::SagaAddress,
     outcome::Failure,
     task::TaskResult,
+    time::Timestamp,
 };
 use serde_json::Value;
 use std::{
@@ -96,6 +98,22 @@ pub(super) async fn operate(
                     let events = asl::project(&answer.events);
                     show(view, &events, || render::asl_events(&events))
                 }
+            }
+        }
+        Command::Trace(arguments) => {
+            let saga = address(arguments)?;
+            let request = HistoryRequest { saga: saga.clone() };
+            let answer = connection.ask(&request).await?;
+            let now = Timestamp::from_nanos(jiff::Timestamp::now().as_nanosecond());
+            match Waterfall::of(saga, &answer.events, now) {
+                Some(fall) => show(view, &fall, || render::waterfall(&fall, render::columns())),
+                None => Err(Trouble::Refused {
+                    code: ErrorCode::NotFound,
+                    message:
+                        "its journal no longer holds its beginning; `dirigent describe` still \
+                              tells how it stands"
+                            .to_owned(),
+                }),
             }
         }
         Command::Publish(arguments) => publish(connection, arguments).await,

@@ -4,20 +4,24 @@
 //! colours out where they are not wanted.
 
 mod backup;
+mod board;
 mod definition;
 mod doctor;
 mod operation;
 mod rehearsal;
 mod saga;
 mod timeline;
+mod waterfall;
 
 pub(crate) use backup::{backed_up, restored};
+pub(crate) use board::board;
 pub(crate) use definition::{definitions, deployed};
 pub(crate) use doctor::examined;
 pub(crate) use operation::{letters, limits, status};
 pub(crate) use rehearsal::rehearsed;
 pub(crate) use saga::{description, sagas, started};
 pub(crate) use timeline::{asl_events, timeline};
+pub(crate) use waterfall::waterfall;
 
 use crate::trouble::Trouble;
 use anstream::{AutoStream, ColorChoice};
@@ -25,7 +29,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use dirigent_contracts::{definition::Report, outcome::SagaStatus, time::Timestamp};
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -51,6 +55,14 @@ pub(crate) fn print(text: &str) -> Result<(), Trouble> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Trouble::Write(error)),
         _ => Ok(()),
     }
+}
+
+/// How wide what is printed may be: as the terminal, or 100 if it goes elsewhere.
+pub(crate) fn columns() -> usize {
+    let is_terminal = io::stdout().is_terminal();
+    let size = is_terminal.then(ratatui::crossterm::terminal::size);
+    size.and_then(Result::ok)
+        .map_or(100, |(columns, _)| usize::from(columns))
 }
 
 /// Writes to stderr what went wrong and what to do about it.
@@ -130,7 +142,7 @@ fn at(time: Timestamp) -> String {
 }
 
 /// A duration, as short as it stays telling: `3.2 ms`, `1.50 s`, `2m 5s`.
-fn span(time: Duration) -> String {
+pub(crate) fn span(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if seconds < 0.000_95 {
         format!("{} µs", time.as_micros())

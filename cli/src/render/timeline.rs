@@ -194,7 +194,13 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
             "Pass" | "Choice" | "Succeed" | "Fail" => Line::new('·', state).detail(kind),
             _ => return None,
         },
-        H::StateExited { .. } | H::TaskHeartbeat { .. } => return None,
+        H::StateExited { .. }
+        | H::StateFailed { .. }
+        | H::TaskHeartbeat { .. }
+        | H::TaskAbandoned { .. }
+        | H::PauseEnded { .. }
+        | H::MemberEnded { .. }
+        | H::EventTaken { .. } => return None,
         H::StateAborted { state, .. } => Line::new('✗', format!("{state} is broken off")),
         H::EvaluationFailed { state, failure } => bad(state.clone()).detail(failure.to_string()),
         H::TaskScheduled {
@@ -336,7 +342,7 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
         H::ChildStarted { state, child, .. } => {
             Line::new('→', state).detail(format!("saga {child}"))
         }
-        H::CompensationStarted { failure, steps } => {
+        H::CompensationStarted { failure, steps, .. } => {
             let what = match steps {
                 1 => "undoing 1 step".to_owned(),
                 steps => format!("undoing {steps} steps"),
@@ -349,7 +355,7 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
         H::StepUndone { state } => {
             Line::new('✓', format!("{state} is undone")).color(Color::Yellow)
         }
-        H::CompensationEnded => Line::new('⟲', "everything is undone").color(Color::Yellow),
+        H::CompensationEnded { .. } => Line::new('⟲', "everything is undone").color(Color::Yellow),
         H::PivotPassed { state } => {
             Line::new('◆', state).detail("the pivot: from here it only goes forward")
         }

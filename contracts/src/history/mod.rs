@@ -7,10 +7,10 @@
 pub mod asl;
 
 use crate::{
-    id::{CommandId, DefinitionDigest, JournalSeq, RunId, SagaAddress, TaskName},
+    id::{CommandId, DefinitionDigest, EffectId, JournalSeq, RunId, SagaAddress, TaskName},
     journal::{Parent, Trigger},
     outcome::{Failure, Outcome},
-    task::Direction,
+    task::{Direction, Timing},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,10 @@ pub struct HistoryEvent {
     /// The scope in which it happened: 0 is the saga itself, each branch of a Parallel and each
     /// iteration of a Map has one of its own.
     pub scope: u32,
+    /// Which of the states that its scope has been in it happened in, counted from 1. Turning back is
+    /// one more of the saga's own. 0 if that is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub visit: u32,
     /// What happened.
     #[serde(flatten)]
     pub what: Happening,
@@ -50,6 +54,9 @@ pub enum Happening {
         /// The saga that waits for it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<Parent>,
+        /// The trace context of whoever started it, as the header `traceparent` has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        caller: Option<String>,
     },
     /// A state was entered.
     StateEntered {
@@ -68,6 +75,20 @@ pub enum Happening {
         kind: String,
         /// Its output.
         output: Arc<Value>,
+        /// When it was entered.
+        #[serde(default)]
+        since: Timestamp,
+    },
+    /// A state failed, and no Catch rule took the error: its scope has failed.
+    StateFailed {
+        /// Its name.
+        state: String,
+        /// Its `Type`.
+        kind: String,
+        /// When it was entered.
+        since: Timestamp,
+        /// Why.
+        failure: Failure,
     },
     /// A state was left undone because its scope was aborted.
     StateAborted {
@@ -75,6 +96,9 @@ pub enum Happening {
         state: String,
         /// Its `Type`.
         kind: String,
+        /// When it was entered.
+        #[serde(default)]
+        since: Timestamp,
     },
     /// An expression, a path or a template of a state could not be evaluated.
     EvaluationFailed {
@@ -125,6 +149,18 @@ pub enum Happening {
         /// Who did it.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         worker: String,
+        /// Do or undo.
+        #[serde(default, skip_serializing_if = "is_do")]
+        direction: Direction,
+        /// What was tried.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<Attempted>,
+        /// What the worker knows of the time that it took.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timing: Option<Timing>,
+        /// Whether the attempt had been given up before it was answered.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_late: bool,
     },
     /// The attempt failed.
     TaskFailed {
@@ -142,6 +178,12 @@ pub enum Happening {
         /// Who tried.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         worker: String,
+        /// What was tried.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<Attempted>,
+        /// What the worker knows of the time that it took.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timing: Option<Timing>,
     },
     /// The attempt was given up: no reply, or no heartbeat, in time. Its outcome is unknown.
     TaskTimedOut {
@@ -153,9 +195,25 @@ pub enum Happening {
         since: Timestamp,
         /// `States.Timeout` or `States.HeartbeatTimeout`.
         failure: Failure,
-        /// The kind of work, if workers were asked for it.
+        /// What was tried.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        task: Option<TaskName>,
+        of: Option<Attempted>,
+        /// Do or undo.
+        #[serde(default, skip_serializing_if = "is_do")]
+        direction: Direction,
+    },
+    /// Nobody waits for the attempt's answer any more: its scope was aborted, or another attempt was
+    /// answered.
+    TaskAbandoned {
+        /// The attempt.
+        command: CommandId,
+        /// The state that asked.
+        state: String,
+        /// When it asked.
+        since: Timestamp,
+        /// What was tried.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<Attempted>,
         /// Do or undo.
         #[serde(default, skip_serializing_if = "is_do")]
         direction: Direction,
@@ -170,6 +228,9 @@ pub enum Happening {
         attempt: u32,
         /// What it follows on.
         failure: Failure,
+        /// The attempt that will follow, if it is of a task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        command: Option<CommandId>,
     },
     /// A Catch rule took the error.
     ErrorCaught {
@@ -194,6 +255,22 @@ pub enum Happening {
         state: String,
         /// Until when.
         until: Timestamp,
+    },
+    /// A Wait, or the pause before another attempt, is over.
+    PauseEnded {
+        /// The state.
+        state: String,
+        /// When it began; `None` if that is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
+        /// When it was to end. The time of the event tells how late its timer was.
+        due: Timestamp,
+        /// The number of the attempt that follows; `None` for a Wait.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt: Option<u32>,
+        /// The attempt that follows, if it is of a task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        command: Option<CommandId>,
     },
     /// The branches of a Parallel began.
     ParallelStarted {
@@ -224,6 +301,26 @@ pub enum Happening {
         /// Whether it is a distributed Map.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         distributed: bool,
+    },
+    /// A branch of a Parallel, or an iteration of a Map, has ended.
+    MemberEnded {
+        /// The Parallel or the Map.
+        state: String,
+        /// Its index.
+        index: u64,
+        /// The scope it ran in.
+        member: u32,
+        /// Whether it is an iteration.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_iteration: bool,
+        /// When it began.
+        since: Timestamp,
+        /// Why it failed, if it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+        /// Whether it was aborted because another had failed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_aborted: bool,
     },
     /// An iteration of a Map began.
     IterationStarted {
@@ -310,7 +407,7 @@ pub enum Happening {
         /// Its subject.
         subject: String,
         /// Its CloudEvents id.
-        id: String,
+        id: EffectId,
     },
     /// The saga waits for an event.
     EventAwaited {
@@ -332,6 +429,22 @@ pub enum Happening {
         /// Whether a state waited for it.
         awaited: bool,
     },
+    /// A state has the event that it waited for.
+    EventTaken {
+        /// The state.
+        state: String,
+        /// The event's subject or CloudEvents type.
+        name: String,
+        /// Its id.
+        id: String,
+        /// The attempt that waited.
+        command: CommandId,
+        /// Since when.
+        since: Timestamp,
+        /// The trace context of its publisher, as the header `traceparent` has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        publisher: Option<String>,
+    },
     /// A child saga was started.
     ChildStarted {
         /// The state.
@@ -347,6 +460,9 @@ pub enum Happening {
         failure: Failure,
         /// How many steps there are to undo.
         steps: u32,
+        /// Whether the whole saga turned back, not just a state that undoes.
+        #[serde(default)]
+        is_of_saga: bool,
     },
     /// A step is undone.
     StepUndone {
@@ -354,7 +470,14 @@ pub enum Happening {
         state: String,
     },
     /// Undoing has ended.
-    CompensationEnded,
+    CompensationEnded {
+        /// When it began.
+        #[serde(default)]
+        since: Timestamp,
+        /// Whether the whole saga turned back, not just a state that undoes.
+        #[serde(default)]
+        is_of_saga: bool,
+    },
     /// A step that only goes forward from here succeeded.
     PivotPassed {
         /// The state.
@@ -382,6 +505,26 @@ pub enum Happening {
         /// How.
         outcome: Outcome,
     },
+}
+
+/// What an attempt is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attempted {
+    /// Work of this kind, by a worker.
+    Task(TaskName),
+    /// A child saga.
+    Saga(SagaAddress),
+    /// An event of this name.
+    Event(String),
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks with a reference"
+)]
+fn is_zero(visit: &u32) -> bool {
+    *visit == 0
 }
 
 #[expect(

@@ -16,7 +16,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 impl Api {
-    pub(super) async fn signal(&self, request: SignalRequest) -> Result<Accepted, Refusal> {
+    pub(super) async fn signal(
+        &self,
+        request: SignalRequest,
+        caller: Caller,
+    ) -> Result<Accepted, Refusal> {
         let SignalRequest {
             saga,
             event,
@@ -36,8 +40,8 @@ impl Api {
             id,
             data: Arc::new(data),
         });
-        self.store(event_entry(partition, saga.clone(), &entry, message_id))
-            .await?;
+        let entry = event_entry(partition, saga.clone(), &entry, message_id);
+        self.store(entry.with_trace(caller.trace)).await?;
         Ok(Accepted { saga })
     }
 

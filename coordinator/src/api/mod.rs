@@ -230,7 +230,7 @@ impl Api {
             DescribeRequest::NAME => answer!(DescribeRequest, |r| self.describe(r)),
             ListRequest::NAME => answer!(ListRequest, |r| self.list(r)),
             HistoryRequest::NAME => answer!(HistoryRequest, |r| self.history(r)),
-            SignalRequest::NAME => answer!(SignalRequest, |r| self.signal(r)),
+            SignalRequest::NAME => answer!(SignalRequest, |r| self.signal(r, caller)),
             CallbackRequest::NAME => answer!(CallbackRequest, |r| self.callback(r)),
             CancelRequest::NAME => answer!(CancelRequest, |r| self.cancel(r, caller)),
             RetryRequest::NAME => answer!(RetryRequest, |r| self.retry(r, caller)),

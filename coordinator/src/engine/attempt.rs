@@ -7,7 +7,7 @@ use super::{
     effect::{Effect, Ignored},
     evaluation::{Sight, Subject, failure},
     program::{Action, Kind, State, Task},
-    saga::{Activity, Attempt, AttemptKind},
+    saga::{Activity, Attempt, AttemptKind, Buffered},
     turn::Turn,
     undo::{Doubt, Undo, UndoStep},
 };
@@ -17,12 +17,12 @@ use dirigent_contracts::{
     error_name,
     history::Happening,
     id::{CommandId, SagaAddress, SagaKey},
-    journal::{Child, Parent},
+    journal::{Child, EventEntry, Parent},
     limit,
     limits::SagaLimits,
     outcome::{Failure, Outcome, SagaStatus},
     subject::{EntryKind, JournalSubject},
-    task::{CallbackToken, Command, Direction, TaskResult},
+    task::{CallbackToken, Command, Direction, TaskResult, Timing},
     time::Timestamp,
 };
 use serde_json::{Value, json};
@@ -134,7 +134,7 @@ impl<'a> Turn<'a> {
                 let known = self
                     .buffered
                     .iter()
-                    .position(|event| *event.name == **subject);
+                    .position(|kept| *kept.event.name == **subject);
                 let name = subject.to_string();
                 self.tell(
                     number,
@@ -145,7 +145,10 @@ impl<'a> Turn<'a> {
                         deadline,
                     },
                 );
-                if let Some(event) = known.and_then(|at| self.buffered.remove(at)) {
+                if let Some(Buffered { event, publisher }) =
+                    known.and_then(|at| self.buffered.remove(at))
+                {
+                    self.tell_event_taken(number, &event, publisher);
                     self.finish(number, &event.data);
                     return Ok(());
                 }
@@ -185,6 +188,50 @@ impl<'a> Turn<'a> {
             }),
         );
         Ok(())
+    }
+
+    /// A state has the event that it waits for, by its attempt that is under way or just begins.
+    pub(super) fn tell_event_taken(
+        &mut self,
+        number: u32,
+        event: &EventEntry,
+        publisher: Option<String>,
+    ) {
+        let Some(scope) = self.scope(number) else {
+            return;
+        };
+        let Some(step) = scope.step else { return };
+        let told = Happening::EventTaken {
+            state: self.state_name(number),
+            name: event.name.clone(),
+            id: event.id.clone(),
+            command: self.effect_id(step).command(scope.attempt),
+            since: match &scope.activity {
+                Activity::Attempt(attempt) => attempt.since,
+                _ => self.now,
+            },
+            publisher,
+        };
+        self.tell(number, told);
+    }
+
+    /// Nobody waits for the answer to the attempt of a scope any more.
+    fn tell_abandoned(&mut self, number: u32) {
+        let of = self.attempted(number);
+        let Some(scope) = self.scope(number) else {
+            return;
+        };
+        let (Some(step), Activity::Attempt(attempt)) = (scope.step, &scope.activity) else {
+            return;
+        };
+        let told = Happening::TaskAbandoned {
+            command: self.effect_id(step).command(scope.attempt),
+            state: self.state_name(number),
+            since: attempt.since,
+            of,
+            direction: Direction::Do,
+        };
+        self.tell(number, told);
     }
 
     pub(super) fn start_child(
@@ -247,6 +294,7 @@ impl<'a> Turn<'a> {
         result: TaskResult,
         is_callback: bool,
         worker: String,
+        timing: Option<Timing>,
     ) {
         if command.effect.run != self.run.id {
             self.effects.ignored = Some(Ignored::NotPending);
@@ -257,7 +305,9 @@ impl<'a> Turn<'a> {
             return;
         };
         match self.scope(number).map(|scope| &scope.activity) {
-            Some(Activity::Undoing(_)) => return self.hear_undo(number, command, result, worker),
+            Some(Activity::Undoing(_)) => {
+                return self.hear_undo(number, command, result, worker, timing);
+            }
             Some(Activity::Distribution(_)) => return self.hear_store(number, command, result),
             _ => {}
         }
@@ -272,6 +322,7 @@ impl<'a> Turn<'a> {
                 if matches!(task.action, Action::Task { waits_for_token: true, .. })
         );
         let name = self.state_name(number);
+        let of = self.attempted(number);
         let Some(scope) = self.scope_mut(number) else {
             return;
         };
@@ -310,6 +361,7 @@ impl<'a> Turn<'a> {
                             succeeded: true,
                         },
                     );
+                    self.tell_abandoned(number);
                 }
                 self.tell(
                     number,
@@ -319,6 +371,10 @@ impl<'a> Turn<'a> {
                         since,
                         output: Arc::clone(&output),
                         worker,
+                        direction: Direction::Do,
+                        of,
+                        timing,
+                        is_late: !is_current,
                     },
                 );
                 self.finish(number, &output);
@@ -341,6 +397,8 @@ impl<'a> Turn<'a> {
                         failure: told,
                         direction: Direction::Do,
                         worker,
+                        of,
+                        timing,
                     },
                 );
                 self.fail(number, failure, retryable);
@@ -374,7 +432,7 @@ impl<'a> Turn<'a> {
                 retryable: true,
             },
         };
-        self.hear(child.command, result, false, String::new());
+        self.hear(child.command, result, false, String::new(), None);
     }
 
     /// The attempt's time, or its heartbeat's, is over.
@@ -405,10 +463,7 @@ impl<'a> Turn<'a> {
                 self.ask(Effect::CancelChild { child, reason });
             }
         }
-        let task = match self.state_of(number).map(|state| &state.kind) {
-            Some(Kind::Task(task)) => task.action.task().cloned(),
-            _ => None,
-        };
+        let of = self.attempted(number);
         let state = self.state_name(number);
         let told = failure.clone();
         let since = attempt.since;
@@ -419,7 +474,7 @@ impl<'a> Turn<'a> {
                 state,
                 since,
                 failure: told,
-                task,
+                of,
                 direction: Direction::Do,
             },
         );
@@ -435,6 +490,9 @@ impl<'a> Turn<'a> {
         state: &'a State,
         result: Option<&Arc<Value>>,
     ) {
+        if result.is_none() {
+            self.tell_abandoned(number);
+        }
         let Some(scope) = self.scope_mut(number) else {
             return;
         };

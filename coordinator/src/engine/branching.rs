@@ -9,6 +9,7 @@ use super::{
 };
 use dirigent_contracts::{
     definition::model::QueryLanguage, error_name, history::Happening, outcome::Failure,
+    time::Timestamp,
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
@@ -36,6 +37,7 @@ impl<'a> Turn<'a> {
                         index,
                     }),
                     None,
+                    self.now,
                 ))
             })
             .collect();
@@ -264,6 +266,7 @@ impl<'a> Turn<'a> {
                 map.machine,
                 Some(slot),
                 Some(Item { index, value: item }),
+                self.now,
             ));
             if let Some(Activity::Iterations(iterations)) =
                 self.scope_mut(number).map(|scope| &mut scope.activity)
@@ -319,16 +322,23 @@ impl<'a> Turn<'a> {
             return;
         };
         let index = slot.index as usize;
+        let since = member.opened_at;
         match &mut around.activity {
             Activity::Branches(branches_of) => {
                 branches_of.live.remove(&number);
                 branches_of.outputs[index] = Some(output);
                 branches_of.undo[index] = member.undo;
-                if branches_of.live.is_empty() {
+                let done = if branches_of.live.is_empty() {
                     let outputs = std::mem::take(&mut branches_of.outputs);
                     let undo = std::mem::take(&mut branches_of.undo);
                     around.undo.extend(branches(undo));
                     around.activity = Activity::Moving;
+                    Some(outputs)
+                } else {
+                    None
+                };
+                self.tell_member_ended(number, slot, since, None, false);
+                if let Some(outputs) = done {
                     let outputs = outputs
                         .into_iter()
                         .flatten()
@@ -346,6 +356,7 @@ impl<'a> Turn<'a> {
                 iterations.live.remove(&number);
                 iterations.outputs[index] = Some(output);
                 iterations.undo[index] = member.undo;
+                self.tell_member_ended(number, slot, since, None, false);
                 let name = state.name.to_string();
                 let index = u64::from(slot.index);
                 self.tell(
@@ -356,6 +367,33 @@ impl<'a> Turn<'a> {
             }
             _ => {}
         }
+    }
+
+    fn opened_at(&self, scope: u32) -> Timestamp {
+        self.scope(scope).map_or(self.now, |scope| scope.opened_at)
+    }
+
+    fn tell_member_ended(
+        &mut self,
+        member: u32,
+        slot: Slot,
+        since: Timestamp,
+        failure: Option<Failure>,
+        is_aborted: bool,
+    ) {
+        let told = Happening::MemberEnded {
+            state: self.state_name(slot.scope),
+            index: u64::from(slot.index),
+            member,
+            is_iteration: matches!(
+                self.state_of(slot.scope).map(|state| &state.kind),
+                Some(Kind::Map(_))
+            ),
+            since,
+            failure,
+            is_aborted,
+        };
+        self.tell(slot.scope, told);
     }
 
     fn go_on_with_map(&mut self, number: u32, state: &'a State) {
@@ -369,7 +407,9 @@ impl<'a> Turn<'a> {
     /// A branch or an iteration has failed.
     pub(super) fn fail_member(&mut self, number: u32, slot: Slot, failure: Failure) {
         let undo = self.abort(number);
+        let since = self.opened_at(number);
         self.run.scopes.remove(&number);
+        self.tell_member_ended(number, slot, since, Some(failure.clone()), false);
         let Some(state) = self.state_of(slot.scope) else {
             return;
         };
@@ -438,8 +478,10 @@ impl<'a> Turn<'a> {
             let slot = self.scope(member).and_then(|scope| scope.parent);
             let is_iteration = self.scope(member).is_some_and(|scope| scope.item.is_some());
             let undo = self.abort(member);
+            let since = self.opened_at(member);
             self.run.scopes.remove(&member);
             let Some(slot) = slot else { continue };
+            self.tell_member_ended(member, slot, since, None, true);
             stacks[slot.index as usize] = undo;
             if is_iteration {
                 let state = self.state_name(number);
@@ -462,11 +504,13 @@ impl<'a> Turn<'a> {
             .scope(number)
             .is_some_and(|scope| !matches!(scope.activity, Activity::Moving | Activity::Held(_)));
         if is_under_way {
+            let since = self.entered_at(number);
             self.tell(
                 number,
                 Happening::StateAborted {
                     state: state.name.to_string(),
                     kind: state.kind_name.to_owned(),
+                    since,
                 },
             );
         }
@@ -477,7 +521,7 @@ impl<'a> Turn<'a> {
         let mut undo = std::mem::take(&mut scope.undo);
         // An explicit Compensate that was under way goes on with what it had left.
         if let Activity::Undoing(track) = std::mem::replace(&mut scope.activity, Activity::Moving) {
-            undo.extend(self.unwind(*track));
+            undo.extend(self.unwind(number, *track));
         }
         undo
     }

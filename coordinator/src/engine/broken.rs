@@ -70,6 +70,7 @@ impl Saga {
                 seq: record.seq,
                 at: record.at,
                 scope: 0,
+                visit: 0,
                 what,
             }],
             ignored: None,

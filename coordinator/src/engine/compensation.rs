@@ -13,10 +13,10 @@ use super::{
 use dirigent_contracts::{
     definition::model::QueryLanguage,
     error_name,
-    history::Happening,
+    history::{Attempted, Happening},
     id::{CommandId, SagaAddress, SagaKey},
     outcome::Failure,
-    task::{Command, Direction, TaskResult},
+    task::{Command, Direction, TaskResult, Timing},
     time::Timestamp,
 };
 use serde_json::Value;
@@ -27,7 +27,13 @@ impl<'a> Turn<'a> {
     pub(super) fn begin_undoing(&mut self, scope: u32, track: Track, failure: Failure) {
         let steps = u32::try_from(steps_of(&track.stack).len()).unwrap_or(u32::MAX);
         if steps > 0 {
-            self.tell(scope, Happening::CompensationStarted { failure, steps });
+            let is_of_saga = self.is_turning_back(scope);
+            let told = Happening::CompensationStarted {
+                failure,
+                steps,
+                is_of_saga,
+            };
+            self.tell(scope, told);
         }
         self.set_activity(scope, Activity::Undoing(Box::new(track)));
         self.drive(scope, |_, _| {});
@@ -52,9 +58,13 @@ impl<'a> Turn<'a> {
             return;
         }
         if has_steps {
-            self.tell(number, Happening::CompensationEnded);
+            let told = Happening::CompensationEnded {
+                since: self.entered_at(number),
+                is_of_saga: self.is_turning_back(number),
+            };
+            self.tell(number, told);
         }
-        if number == 0 && self.run.ending.is_some() {
+        if self.is_turning_back(number) {
             self.end_backward();
         } else {
             let input = self.scope(number).map(|scope| Arc::clone(&scope.input));
@@ -63,6 +73,11 @@ impl<'a> Turn<'a> {
                 result: input.unwrap_or_default(),
             });
         }
+    }
+
+    /// Whether what a scope undoes is the whole saga, not just what an explicit state undoes.
+    fn is_turning_back(&self, scope: u32) -> bool {
+        scope == 0 && self.run.ending.is_some()
     }
 
     fn advance_track(&mut self, scope: u32, track: &mut Track) {
@@ -132,6 +147,7 @@ impl<'a> Turn<'a> {
             attempt: 0,
             retries: Vec::new(),
             phase: UndoPhase::Until(self.now),
+            rests_since: None,
         };
         self.run.has_undone = true;
         if let Action::Publish { subject } = &compensation.action {
@@ -219,6 +235,7 @@ impl<'a> Turn<'a> {
         command: CommandId,
         result: TaskResult,
         worker: String,
+        timing: Option<Timing>,
     ) {
         self.drive(scope, |turn, track| {
             let Some(undoing) = track.undoing_mut(command.effect.step) else {
@@ -228,6 +245,11 @@ impl<'a> Turn<'a> {
             match result {
                 TaskResult::Succeeded { output } => {
                     let (state, since) = (turn.undone_state(undoing), undoing.since(turn.now));
+                    let of = turn.attempted_undo(undoing);
+                    let is_late = !undoing.awaits(command.attempt);
+                    if is_late {
+                        turn.tell_undo_abandoned(scope, undoing);
+                    }
                     turn.tell(
                         scope,
                         Happening::TaskSucceeded {
@@ -236,16 +258,18 @@ impl<'a> Turn<'a> {
                             since,
                             output,
                             worker,
+                            direction: Direction::Undo,
+                            of,
+                            timing,
+                            is_late,
                         },
                     );
                     turn.undone(scope, track, command.effect.step);
                 }
-                TaskResult::Failed { failure, .. }
-                    if command.attempt == undoing.attempt
-                        && matches!(undoing.phase, UndoPhase::Attempt { .. }) =>
-                {
+                TaskResult::Failed { failure, .. } if undoing.awaits(command.attempt) => {
                     let (state, since) = (turn.undone_state(undoing), undoing.since(turn.now));
                     let told = failure.clone();
+                    let of = turn.attempted_undo(undoing);
                     turn.tell(
                         scope,
                         Happening::TaskFailed {
@@ -255,6 +279,8 @@ impl<'a> Turn<'a> {
                             failure: told,
                             direction: Direction::Undo,
                             worker,
+                            of,
+                            timing,
                         },
                     );
                     turn.undo_failed(scope, undoing, failure);
@@ -263,6 +289,34 @@ impl<'a> Turn<'a> {
                 TaskResult::Failed { .. } => turn.effects.ignored = Some(Ignored::NotPending),
             }
         });
+    }
+
+    fn attempted_undo(&self, undoing: &Undoing) -> Option<Attempted> {
+        match &self.compensation(&undoing.of)?.1.action {
+            Action::Task { task, .. } => Some(Attempted::Task(task.clone())),
+            Action::Saga { definition, .. } => {
+                let command = self.effect_id(undoing.step).command(undoing.attempt);
+                let key = SagaKey::new(command.to_string()).ok()?;
+                let definition = definition.clone();
+                Some(Attempted::Saga(SagaAddress { definition, key }))
+            }
+            Action::Publish { .. } | Action::Await { .. } => None,
+        }
+    }
+
+    /// Nobody waits for the answer to an attempt of an undo any more, if one is out.
+    fn tell_undo_abandoned(&mut self, scope: u32, undoing: &Undoing) {
+        let UndoPhase::Attempt { since, .. } = undoing.phase else {
+            return;
+        };
+        let told = Happening::TaskAbandoned {
+            command: self.effect_id(undoing.step).command(undoing.attempt),
+            state: self.undone_state(undoing),
+            since,
+            of: self.attempted_undo(undoing),
+            direction: Direction::Undo,
+        };
+        self.tell(scope, told);
     }
 
     fn undone_state(&self, undoing: &Undoing) -> String {
@@ -320,6 +374,8 @@ impl<'a> Turn<'a> {
         undoing.retries[at] += 1;
         let until = self.now + delay;
         undoing.phase = UndoPhase::Until(until);
+        undoing.rests_since = Some(self.now);
+        let command = self.effect_id(undoing.step).command(undoing.attempt + 1);
         let state = state.name.to_string();
         let attempt = undoing.attempt + 1;
         self.tell(
@@ -329,6 +385,7 @@ impl<'a> Turn<'a> {
                 until,
                 attempt,
                 failure,
+                command: Some(command),
             },
         );
     }
@@ -355,19 +412,29 @@ impl<'a> Turn<'a> {
                         let command = turn.effect_id(undoing.step).command(undoing.attempt);
                         let failure = Failure::new(error_name::TIMEOUT, "");
                         let state = turn.undone_state(undoing);
-                        let compensation = turn.compensation(&undoing.of);
                         let told = Happening::TaskTimedOut {
                             command,
                             state,
                             since,
                             failure: failure.clone(),
-                            task: compensation.and_then(|(_, it)| it.action.task().cloned()),
+                            of: turn.attempted_undo(undoing),
                             direction: Direction::Undo,
                         };
                         turn.tell(scope, told);
                         turn.undo_failed(scope, undoing, failure);
                     }
-                    UndoPhase::Until(at) if at <= due => turn.attempt_undo(scope, undoing),
+                    UndoPhase::Until(at) if at <= due => {
+                        let attempt = undoing.attempt + 1;
+                        let told = Happening::PauseEnded {
+                            state: turn.undone_state(undoing),
+                            since: undoing.rests_since.take(),
+                            due: at,
+                            attempt: Some(attempt),
+                            command: Some(turn.effect_id(undoing.step).command(attempt)),
+                        };
+                        turn.tell(scope, told);
+                        turn.attempt_undo(scope, undoing);
+                    }
                     _ => {}
                 }
             }
@@ -457,17 +524,21 @@ impl<'a> Turn<'a> {
     }
 
     /// Turns a track back into a stack. What is being undone is begun again: undoing is idempotent.
-    pub(super) fn unwind(&mut self, track: Track) -> Vec<Undo> {
+    pub(super) fn unwind(&mut self, scope: u32, track: Track) -> Vec<Undo> {
         let mut stack = track.stack;
         match track.current {
             None => {}
             Some(Current::Settling(step)) => stack.push(Undo::Step(step)),
             Some(Current::Undoing(undoing)) => {
+                self.tell_undo_abandoned(scope, &undoing);
                 self.run.pending.remove(&undoing.step);
                 stack.push(Undo::Step(Box::new(undoing.of)));
             }
             Some(Current::Branches(tracks)) => {
-                let stacks = tracks.into_iter().map(|track| self.unwind(track)).collect();
+                let stacks = tracks
+                    .into_iter()
+                    .map(|track| self.unwind(scope, track))
+                    .collect();
                 stack.push(Undo::Branches(stacks));
             }
             Some(Current::Items(items)) => stack.push(Undo::Items(items)),

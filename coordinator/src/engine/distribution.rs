@@ -448,6 +448,7 @@ impl<'a> Turn<'a> {
 
     fn begin_item(&mut self, number: u32, state: &State, map: &Map, input: Arc<Value>, items: u32) {
         let (now, digest) = (self.now, self.run.digest.clone());
+        let visit = self.scope(number).map_or(0, |scope| scope.visits);
         let Some(distribution) = self.distribution(number) else {
             return;
         };
@@ -486,6 +487,7 @@ impl<'a> Turn<'a> {
                 index,
             },
             limits: self.run.limits,
+            place: (number, visit),
             trace: self.run.trace,
         });
     }

@@ -7,7 +7,7 @@ use super::store::StoreRequest;
 use dirigent_contracts::{
     header::TraceContext,
     history::HistoryEvent,
-    id::{CommandId, DefinitionDigest, SagaAddress},
+    id::{CommandId, DefinitionDigest, EffectId, RunId, SagaAddress},
     journal::{Parent, Part},
     limits::SagaLimits,
     outcome::{Failure, Outcome},
@@ -72,6 +72,8 @@ pub enum Effect {
         part: Part,
         /// What it may use: the same as the saga.
         limits: SagaLimits,
+        /// The scope of the Map, and which of its states the Map is.
+        place: (u32, u32),
         /// The trace that it belongs to.
         trace: Option<TraceContext>,
     },
@@ -107,6 +109,8 @@ pub enum Effect {
     },
     /// Announce how the saga ended: its outcome record.
     Ended {
+        /// The run that ended.
+        run: RunId,
         /// How it ended.
         outcome: Outcome,
         /// When it had started.
@@ -132,8 +136,8 @@ pub enum Effect {
 pub struct DomainEvent {
     /// Its NATS subject, and its CloudEvents type.
     pub subject: Arc<str>,
-    /// Its CloudEvents id: the effect id.
-    pub id: String,
+    /// Its CloudEvents id.
+    pub id: EffectId,
     /// The saga that publishes it.
     pub saga: SagaAddress,
     /// When it happened.

@@ -9,7 +9,7 @@ use super::{
     broken::Unfit,
     effect::{Effects, Ignored},
     program::{Kind, Program},
-    saga::{Activity, Run, Saga, Scope},
+    saga::{Activity, AttemptKind, Buffered, Run, Saga, Scope},
     turn::Turn,
 };
 use dirigent_contracts::{
@@ -24,7 +24,7 @@ use dirigent_contracts::{
     time::Timestamp,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -106,7 +106,7 @@ impl Saga {
         }
         if self.run.is_none() {
             return match &record.entry {
-                Entry::Event(event) => self.keep(event, record.at),
+                Entry::Event(event) => self.keep(event, record),
                 Entry::Timer(_) if record.at >= self.forget_at => {
                     self.buffered.clear();
                     Effects::default()
@@ -133,7 +133,7 @@ impl Saga {
             self.remember(event);
         }
         self.turn(program, record, |turn| {
-            turn.take(&record.entry);
+            turn.take(record);
             turn.count_entry(&record.entry);
         })
     }
@@ -187,7 +187,7 @@ impl Saga {
             trigger: start.trigger.clone(),
             parent: start.parent.clone(),
             part: start.part,
-            scopes: BTreeMap::from([(0, Scope::new(machine, None, None))]),
+            scopes: BTreeMap::from([(0, Scope::new(machine, None, None, record.at))]),
             next_scope: 1,
             next_step: 1,
             pending: BTreeMap::new(),
@@ -209,12 +209,14 @@ impl Saga {
             seq: record.seq,
             at: record.at,
             scope: 0,
+            visit: 0,
             what: Happening::SagaStarted {
                 run: run.id,
                 digest: run.digest.clone(),
                 input: Arc::clone(&run.input),
                 trigger: run.trigger.clone(),
                 parent: run.parent.clone(),
+                caller: run.trace.map(TraceContext::to_header),
             },
         };
         let input = Arc::clone(&run.input);
@@ -227,18 +229,15 @@ impl Saga {
     }
 
     /// An event came before the saga: it is kept for a while.
-    fn keep(&mut self, event: &EventEntry, at: Timestamp) -> Effects {
+    fn keep(&mut self, event: &EventEntry, record: &Record) -> Effects {
         if self.seen_events.contains(&event.id) {
             return ignored(Ignored::KnownEvent);
         }
         if self.buffered.is_empty() {
-            self.forget_at = at + limit::EARLY_EVENT_RETENTION;
+            self.forget_at = record.at + limit::EARLY_EVENT_RETENTION;
         }
         self.remember(event);
-        self.buffered.push_back(event.clone());
-        while self.buffered.len() > limit::BUFFERED_EVENTS {
-            self.buffered.pop_front();
-        }
+        buffer(&mut self.buffered, event, record.trace);
         Effects::default()
     }
 
@@ -247,6 +246,17 @@ impl Saga {
         while self.seen_events.len() > limit::BUFFERED_EVENTS {
             self.seen_events.pop_front();
         }
+    }
+}
+
+/// Keeps an event for a state that will await it; the oldest make room.
+fn buffer(buffered: &mut VecDeque<Buffered>, event: &EventEntry, publisher: Option<TraceContext>) {
+    buffered.push_back(Buffered {
+        event: event.clone(),
+        publisher: publisher.map(TraceContext::to_header),
+    });
+    while buffered.len() > limit::BUFFERED_EVENTS {
+        buffered.pop_front();
     }
 }
 
@@ -276,6 +286,7 @@ impl Run {
             seq: record.seq,
             at: record.at,
             scope: 0,
+            visit: 0,
             what,
         };
         Effects {
@@ -286,32 +297,31 @@ impl Run {
 }
 
 impl Turn<'_> {
-    fn take(&mut self, entry: &Entry) {
-        match entry {
+    fn take(&mut self, record: &Record) {
+        match &record.entry {
             Entry::Start(_) => self.effects.ignored = Some(Ignored::AlreadyStarted),
             Entry::Reply(reply) => self.hear(
                 reply.command,
                 within_limits(&reply.result),
                 reply.callback,
                 reply.worker.clone(),
+                reply.timing,
             ),
             Entry::Child(child) => self.hear_child(child),
-            Entry::Event(event) => self.take_event(event),
+            Entry::Event(event) => self.take_event(event, record.trace),
             Entry::Timer(timer) => self.take_timer(timer.due),
             Entry::Control(control) => self.take_control(control),
         }
     }
 
-    fn take_event(&mut self, event: &EventEntry) {
+    fn take_event(&mut self, event: &EventEntry, publisher: Option<TraceContext>) {
         let waiting = self
             .run
             .scopes
             .iter()
             .find_map(|(number, scope)| match &scope.activity {
                 Activity::Attempt(attempt) => match &attempt.kind {
-                    super::saga::AttemptKind::Event(name) => {
-                        (*name == event.name).then_some(*number)
-                    }
+                    AttemptKind::Event(name) => (*name == event.name).then_some(*number),
                     _ => None,
                 },
                 _ => None,
@@ -325,12 +335,10 @@ impl Turn<'_> {
             },
         );
         if let Some(scope) = waiting {
+            self.tell_event_taken(scope, event, publisher.map(TraceContext::to_header));
             self.finish(scope, &event.data);
         } else {
-            self.buffered.push_back(event.clone());
-            while self.buffered.len() > limit::BUFFERED_EVENTS {
-                self.buffered.pop_front();
-            }
+            buffer(self.buffered, event, publisher);
         }
     }
 
@@ -367,16 +375,45 @@ impl Turn<'_> {
             match scope.activity.clone() {
                 Activity::Attempt(attempt) => self.give_up(number, &attempt),
                 Activity::Undoing(_) => self.undo_due(number, due),
-                Activity::Until(_) if matches!(state.kind, Kind::Wait(_)) => {
+                Activity::Until(due) if matches!(state.kind, Kind::Wait(_)) => {
+                    let told = Happening::PauseEnded {
+                        state: state.name.to_string(),
+                        since: Some(self.entered_at(number)),
+                        due,
+                        attempt: None,
+                        command: None,
+                    };
+                    self.tell(number, told);
                     match self.effective_input(number, state) {
                         Ok(input) => self.finish(number, &input),
                         Err(failure) => self.fail_later(number, failure),
                     }
                 }
-                Activity::Until(_) => self.begin(number, state),
+                Activity::Until(due) => {
+                    self.tell_rested(number, state.name.to_string(), due);
+                    self.begin(number, state);
+                }
                 _ => {}
             }
         }
+    }
+
+    /// The pause before another attempt is over.
+    fn tell_rested(&mut self, number: u32, state: String, due: Timestamp) {
+        let run = self.run.id;
+        let Some(scope) = self.scope_mut(number) else {
+            return;
+        };
+        let told = Happening::PauseEnded {
+            state,
+            since: scope.rests_since.take(),
+            due,
+            attempt: Some(scope.retries.iter().sum::<u32>() + 1),
+            command: scope
+                .step
+                .map(|step| run.effect(step).command(scope.attempt + 1)),
+        };
+        self.tell(number, told);
     }
 
     fn take_control(&mut self, control: &Control) {
@@ -480,13 +517,14 @@ impl Turn<'_> {
                     failure,
                     retryable: true,
                 };
-                self.hear_undo(number, command, result, String::new());
+                self.hear_undo(number, command, result, String::new(), None);
             }
             Activity::Attempt(attempt) if scope.attempt == command.attempt => {
                 let since = attempt.since;
                 scope.unknown.insert(command.attempt);
                 scope.activity = Activity::Stuck(failure.clone());
                 let state = self.state_name(number);
+                let of = self.attempted(number);
                 self.tell(
                     number,
                     Happening::TaskFailed {
@@ -496,6 +534,8 @@ impl Turn<'_> {
                         failure: failure.clone(),
                         direction: Direction::Do,
                         worker: String::new(),
+                        of,
+                        timing: None,
                     },
                 );
                 self.stuck(number, state, failure);

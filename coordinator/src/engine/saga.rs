@@ -32,7 +32,7 @@ pub struct Saga {
     /// What became of it after it started; `None` while only events have come for it.
     pub(super) run: Option<Run>,
     /// Events that came before a state awaited them, the oldest first.
-    pub(super) buffered: VecDeque<EventEntry>,
+    pub(super) buffered: VecDeque<Buffered>,
     /// Ids of the events that came last, so that a second delivery is passed over.
     pub(super) seen_events: VecDeque<String>,
     /// When the events are given up if the saga has not started by then.
@@ -41,6 +41,16 @@ pub struct Saga {
     pub(super) applied: JournalSeq,
     /// Its time.
     pub(super) updated_at: Timestamp,
+}
+
+/// An event that came before a state awaited it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Buffered {
+    #[serde(flatten)]
+    pub(super) event: EventEntry,
+    /// The trace context of its publisher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) publisher: Option<String>,
 }
 
 /// A saga that has started.
@@ -125,6 +135,15 @@ pub(super) struct Scope {
     pub(super) undo: Vec<Undo>,
     /// The item of a Map's iteration: index and value, for the context object.
     pub(super) item: Option<Item>,
+    /// When it was opened.
+    #[serde(default)]
+    pub(super) opened_at: Timestamp,
+    /// How many states it has been in; a saga that turns back counts that as one more.
+    #[serde(default)]
+    pub(super) visits: u32,
+    /// When the pause before another attempt began, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rests_since: Option<Timestamp>,
 }
 
 /// The place of a scope in the state that made it.
@@ -417,7 +436,12 @@ impl Activity {
 }
 
 impl Scope {
-    pub(super) fn new(machine: u32, parent: Option<Slot>, item: Option<Item>) -> Self {
+    pub(super) fn new(
+        machine: u32,
+        parent: Option<Slot>,
+        item: Option<Item>,
+        opened_at: Timestamp,
+    ) -> Self {
         Self {
             machine,
             parent,
@@ -432,6 +456,9 @@ impl Scope {
             variables: Map::new(),
             undo: Vec::new(),
             item,
+            opened_at,
+            visits: 0,
+            rests_since: None,
         }
     }
 }

@@ -30,6 +30,7 @@ impl<'a> Turn<'a> {
         scope.state = state;
         scope.input = Arc::clone(&input);
         scope.entered_at = now;
+        scope.visits += 1;
         scope.retries.clear();
         scope.activity = Activity::Moving;
         let Some(state) = self.state_of(number) else {
@@ -241,12 +242,14 @@ impl<'a> Turn<'a> {
         assigned: Map<String, Value>,
         target: Target,
     ) {
+        let since = self.entered_at(number);
         self.tell(
             number,
             Happening::StateExited {
                 state: state.name.to_string(),
                 kind: state.kind_name.to_owned(),
                 output: Arc::clone(&output),
+                since,
             },
         );
         if let Some(scope) = self.scope_mut(number) {
@@ -263,6 +266,10 @@ impl<'a> Turn<'a> {
                 output,
             },
         });
+    }
+
+    pub(super) fn entered_at(&self, scope: u32) -> Timestamp {
+        self.scope(scope).map_or(self.now, |scope| scope.entered_at)
     }
 
     fn fail_evaluation(&mut self, scope: u32, state: &State, failure: Failure) {
@@ -418,6 +425,10 @@ impl<'a> Turn<'a> {
         let until = self.now + delay;
         let attempt = scope.retries.iter().sum::<u32>() + 1;
         scope.activity = Activity::Until(until);
+        scope.rests_since = Some(self.now);
+        let command = scope
+            .step
+            .map(|step| self.run.id.effect(step).command(scope.attempt + 1));
         let state = state.name.to_string();
         self.tell(
             number,
@@ -426,6 +437,7 @@ impl<'a> Turn<'a> {
                 until,
                 attempt,
                 failure,
+                command,
             },
         );
         Ok(())
@@ -433,6 +445,15 @@ impl<'a> Turn<'a> {
 
     /// The scope has failed: what it did goes to the scope around it, and the error with it.
     pub(super) fn fail_scope(&mut self, number: u32, failure: Failure) {
+        if let Some(state) = self.state_of(number) {
+            let told = Happening::StateFailed {
+                state: state.name.to_string(),
+                kind: state.kind_name.to_owned(),
+                since: self.entered_at(number),
+                failure: failure.clone(),
+            };
+            self.tell(number, told);
+        }
         match self.scope(number).and_then(|scope| scope.parent) {
             None => self.end_forward(failure, false),
             Some(slot) => self.fail_member(number, slot, failure),
@@ -476,6 +497,11 @@ impl<'a> Turn<'a> {
         });
         self.work.clear();
         let stack = self.abort(0);
+        let now = self.now;
+        if let Some(scope) = self.scope_mut(0) {
+            scope.visits += 1;
+            scope.entered_at = now;
+        }
         let track = Track::new(stack);
         self.begin_undoing(0, track, failure);
     }
@@ -547,6 +573,7 @@ impl<'a> Turn<'a> {
         // How an item ended stands in the journal of the saga that it is part of.
         if self.run.part.is_none() {
             self.ask(Effect::Ended {
+                run: self.run.id,
                 outcome: outcome.clone(),
                 started_at: self.run.started_at,
                 ended_at: self.now,

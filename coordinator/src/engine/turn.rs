@@ -5,15 +5,14 @@
 
 use super::{
     effect::{DomainEvent, Effect, Effects},
-    program::{Program, State},
-    saga::{Run, Scope},
+    program::{Kind, Program, State},
+    saga::{Activity, Attempt, AttemptKind, Buffered, Run, Scope},
 };
 use crate::expression::{self, Environment};
 use dirigent_contracts::{
     error_name,
-    history::{Happening, HistoryEvent},
+    history::{Attempted, Happening, HistoryEvent},
     id::{EffectId, JournalSeq, PartitionId, SagaAddress},
-    journal::EventEntry,
     limit,
     outcome::Failure,
     time::Timestamp,
@@ -48,7 +47,7 @@ pub(super) struct Turn<'a> {
     pub(super) address: &'a SagaAddress,
     pub(super) partition: PartitionId,
     pub(super) run: &'a mut Run,
-    pub(super) buffered: &'a mut VecDeque<EventEntry>,
+    pub(super) buffered: &'a mut VecDeque<Buffered>,
     pub(super) program: &'a Program,
     pub(super) seq: JournalSeq,
     pub(super) now: Timestamp,
@@ -63,7 +62,7 @@ impl<'a> Turn<'a> {
         address: &'a SagaAddress,
         partition: PartitionId,
         run: &'a mut Run,
-        buffered: &'a mut VecDeque<EventEntry>,
+        buffered: &'a mut VecDeque<Buffered>,
         program: &'a Program,
         seq: JournalSeq,
         now: Timestamp,
@@ -123,10 +122,12 @@ impl<'a> Turn<'a> {
 
     pub(super) fn tell(&mut self, scope: u32, what: Happening) {
         let Self { seq, now, .. } = *self;
+        let visit = self.scope(scope).map_or(0, |scope| scope.visits);
         self.effects.history.push(HistoryEvent {
             seq,
             at: now,
             scope,
+            visit,
             what,
         });
     }
@@ -166,6 +167,31 @@ impl<'a> Turn<'a> {
             .map_or_else(String::new, |state| state.name.to_string())
     }
 
+    /// What the attempt of a scope's state is of.
+    pub(super) fn attempted(&self, scope: u32) -> Option<Attempted> {
+        match (
+            &self.scope(scope)?.activity,
+            self.state_of(scope).map(|state| &state.kind),
+        ) {
+            (
+                Activity::Attempt(Attempt {
+                    kind: AttemptKind::Child(child),
+                    ..
+                }),
+                _,
+            ) => Some(Attempted::Saga(child.clone())),
+            (
+                Activity::Attempt(Attempt {
+                    kind: AttemptKind::Event(name),
+                    ..
+                }),
+                _,
+            ) => Some(Attempted::Event(name.clone())),
+            (_, Some(Kind::Task(task))) => task.action.task().cloned().map(Attempted::Task),
+            _ => None,
+        }
+    }
+
     pub(super) fn next_step(&mut self) -> u32 {
         let step = self.run.next_step;
         self.run.next_step += 1;
@@ -184,13 +210,12 @@ impl<'a> Turn<'a> {
         data: Arc<Value>,
     ) {
         let state = self.state_name(scope);
-        let id = id.to_string();
         self.tell(
             scope,
             Happening::EventPublished {
                 state,
                 subject: subject.to_string(),
-                id: id.clone(),
+                id,
             },
         );
         self.ask(Effect::DomainEvent(DomainEvent {

@@ -92,6 +92,9 @@ pub(super) struct Undoing {
     /// How often each rule of the undo's Retry has been used.
     pub(super) retries: Vec<u32>,
     pub(super) phase: UndoPhase,
+    /// When the pause before another attempt began, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rests_since: Option<Timestamp>,
 }
 
 /// How far the undoing of one step has come.
@@ -111,6 +114,11 @@ pub(super) enum UndoPhase {
 }
 
 impl Undoing {
+    /// Whether the answer to this attempt is waited for.
+    pub(super) fn awaits(&self, attempt: u32) -> bool {
+        self.attempt == attempt && matches!(self.phase, UndoPhase::Attempt { .. })
+    }
+
     /// When the attempt that is out was asked for; `now` if none is.
     pub(super) fn since(&self, now: Timestamp) -> Timestamp {
         match self.phase {
@@ -209,11 +217,7 @@ impl Track {
     /// Whether the answer to this attempt of an undo is waited for.
     pub(super) fn awaits(&self, step: u32, attempt: u32) -> bool {
         match &self.current {
-            Some(Current::Undoing(undoing)) => {
-                undoing.step == step
-                    && undoing.attempt == attempt
-                    && matches!(undoing.phase, UndoPhase::Attempt { .. })
-            }
+            Some(Current::Undoing(undoing)) => undoing.step == step && undoing.awaits(attempt),
             Some(Current::Branches(tracks)) => {
                 tracks.iter().any(|track| track.awaits(step, attempt))
             }

@@ -14,7 +14,7 @@ use crate::{
     partition::snapshot::Outline,
 };
 use dirigent_contracts::{
-    history::Happening,
+    history::{Attempted, Happening},
     id::{DefinitionName, JournalSeq, PartitionId, SagaAddress},
     journal::Entry,
     outcome::SagaStatus,
@@ -304,13 +304,11 @@ impl PartitionMeter {
                     of.part(*since, timing, record.at);
                 }
             }
-            Happening::TaskTimedOut {
-                task, direction, ..
-            } => {
+            Happening::TaskTimedOut { of, direction, .. } => {
                 if *direction == Direction::Undo {
                     self.definition(definition).compensation_failures.add(1);
                 }
-                if let Some(task) = task {
+                if let Some(Attempted::Task(task)) = of {
                     self.task(&token::encode(task.as_str())).timed_out.add(1);
                 }
             }

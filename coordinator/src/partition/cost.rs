@@ -72,7 +72,8 @@ impl Desk {
         assert!(self.owner.digest(&record).is_some());
         let now = Timestamp::from_millis(1_700_000_000_001);
         self.owner
-            .take(&record, Some(&self.program), now, Duration::ZERO);
+            .take(&record, Some(&self.program), now, Duration::ZERO)
+            .unwrap();
         let mut command = None;
         for action in self.owner.actions() {
             let Action::Publish(message, debt) = action else {

@@ -62,7 +62,8 @@ pub(super) async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Resul
         part: None,
         limits: tools.installation.limits().saga,
     };
-    let message = messages::start_child(tools.partitions, child, parent.command, body, *trace);
+    let trace = tools.spans.sampling().attempt(parent.command, *trace);
+    let message = messages::start_child(tools.partitions, child, parent.command, body, trace);
     let subject = message.subject().to_owned();
     match tools.publisher.publish(message).await {
         Published::AlreadyExists => match first_start(tools, &subject).await {

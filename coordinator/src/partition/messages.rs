@@ -5,7 +5,7 @@
 use crate::{
     broker::publisher::Outgoing,
     engine::{DomainEvent, Effect, Saga},
-    spans,
+    spans::Sampling,
 };
 use dirigent_contracts::{
     envelope,
@@ -17,6 +17,7 @@ use dirigent_contracts::{
     subject::{self, EntryKind, JournalSubject},
     task::{Reply, TaskResult},
     time::Timestamp,
+    trace::identity,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -63,10 +64,10 @@ pub(crate) fn start_child(
     child: &SagaAddress,
     command: CommandId,
     body: Start,
-    trace: Option<TraceContext>,
+    trace: TraceContext,
 ) -> Outgoing {
     let partition = PartitionId::of(&child.key, partitions);
-    start(partition, child, body, format!("{command}.c"), trace)
+    start(partition, child, body, format!("{command}.c"), Some(trace))
 }
 
 /// What tells a saga that its child has ended.
@@ -156,7 +157,9 @@ pub(crate) fn message(
     address: &SagaAddress,
     cause: &str,
     effect: &Effect,
+    sampling: Sampling,
 ) -> Option<Outgoing> {
+    let context = |run, caller, span| sampling.context(run, caller, span);
     Some(match effect {
         Effect::StartChild { .. } | Effect::Store { .. } => return None,
         Effect::StartItem {
@@ -166,8 +169,10 @@ pub(crate) fn message(
             parent,
             part,
             limits,
+            place: (scope, visit),
             trace,
         } => {
+            let run = parent.command.effect.run;
             let body = Start {
                 digest: digest.clone(),
                 input: Arc::clone(input),
@@ -176,15 +181,20 @@ pub(crate) fn message(
                 part: Some(*part),
                 limits: *limits,
             };
-            start_child(partitions, child, parent.command, body, *trace)
+            let trace = context(run, *trace, identity::of_state(run, *scope, *visit));
+            start_child(partitions, child, parent.command, body, trace)
         }
         Effect::Command { command, trace } => {
             let subject = subject::command(&command.task, command.command);
             Outgoing::new(subject, envelope::encode(&**command))
                 .with_message_id(command.command.to_string())
-                .with_trace(Some(spans::command_context(command.command, *trace)))
+                .with_trace(Some(context(
+                    command.run,
+                    *trace,
+                    identity::of_attempt(command.command),
+                )))
         }
-        Effect::DomainEvent(event) => domain_event(event),
+        Effect::DomainEvent(event) => domain_event(sampling, event),
         Effect::CancelChild { child, reason } => {
             let reason = reason.clone();
             let id = format!("{cause}.{}.x", child.key);
@@ -205,6 +215,7 @@ pub(crate) fn message(
             holds,
         } => tell_parent(parent, outcome.clone(), *holds),
         Effect::Ended {
+            run,
             outcome,
             started_at,
             ended_at,
@@ -219,7 +230,7 @@ pub(crate) fn message(
                 "started_at": started_at.to_rfc3339(),
             });
             announcement(address, outcome.status.as_str(), cause, *ended_at, data)
-                .with_trace(*trace)
+                .with_trace(Some(context(*run, *trace, identity::of_saga(*run))))
         }
         Effect::Incident { state, failure, at } => {
             let data = json!({
@@ -254,9 +265,9 @@ fn announcement(
     cloud_event(subject::event(address, what), &event)
 }
 
-fn domain_event(event: &DomainEvent) -> Outgoing {
+fn domain_event(sampling: Sampling, event: &DomainEvent) -> Outgoing {
     let body = CloudEvent {
-        id: event.id.clone(),
+        id: event.id.to_string(),
         source: source(&event.saga),
         kind: event.subject.to_string(),
         subject: event.saga.key.to_string(),
@@ -264,7 +275,9 @@ fn domain_event(event: &DomainEvent) -> Outgoing {
         partition_key: event.saga.key.to_string(),
         data: Arc::clone(&event.data),
     };
-    cloud_event(event.subject.to_string(), &body).with_trace(event.trace)
+    let span = identity::of_publication(event.id);
+    let trace = sampling.context(event.id.run, event.trace, span);
+    cloud_event(event.subject.to_string(), &body).with_trace(Some(trace))
 }
 
 fn cloud_event(subject: String, event: &CloudEvent) -> Outgoing {

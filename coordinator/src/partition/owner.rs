@@ -18,6 +18,7 @@ use crate::{
     containment::{self, Probe},
     engine::{self, Effect, Effects, Program, Record, Saga},
     logs,
+    spans::Sampling,
 };
 use bytes::Bytes;
 use dirigent_contracts::{
@@ -103,6 +104,7 @@ pub(crate) struct Owner {
     is_saving_checkpoint: bool,
     /// How far the local clock is ahead of the journal's, as far as is known; negative if it is behind.
     clock_ahead: i64,
+    sampling: Sampling,
     actions: Vec<Action>,
     probe: Option<Probe>,
 }
@@ -128,9 +130,16 @@ impl Owner {
             checkpoint,
             is_saving_checkpoint: false,
             clock_ahead: 0,
+            sampling: Sampling::default(),
             actions: Vec::new(),
             probe: None,
         }
+    }
+
+    /// Lets messages say which traces are recorded.
+    pub(crate) fn with_sampling(mut self, sampling: Sampling) -> Self {
+        self.sampling = sampling;
+        self
     }
 
     /// The same, with a test's hand in it.
@@ -323,7 +332,7 @@ impl Owner {
             }
             _ => {}
         }
-        let message = messages::message(self.partitions, &debt.saga, cause, effect);
+        let message = messages::message(self.partitions, &debt.saga, cause, effect, self.sampling);
         self.actions.push(match (message, effect) {
             (Some(message), _) => Action::Publish(message, debt),
             (None, Effect::Store { .. }) => Action::Store(debt),

@@ -160,7 +160,8 @@ async fn recover(
     let reader = tools.snapshots.journal(partition, from).await;
     let reader = reader.map_err(|error| broker(&error))?;
     let mut owner = Owner::new(partition, tools.partitions, checkpoint, reader.end())
-        .with_probe(tools.settings.probe);
+        .with_probe(tools.settings.probe)
+        .with_sampling(tools.spans.sampling());
     for snapshot in snapshots {
         if let Err(error) = owner.load(&snapshot.key, snapshot.body) {
             // The journal may still hold the saga; a person must see this either way.

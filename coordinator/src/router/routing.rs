@@ -85,8 +85,9 @@ pub(crate) fn follow(
                     let (partition, address) = address(key);
                     let message_id =
                         format!("{}.{}.{}", place.source, owned.definition, rule.subject);
+                    let entry = event_entry(partition, address, &entry, message_id);
                     entries.push(Following {
-                        entry: event_entry(partition, address, &entry, message_id),
+                        entry: entry.with_trace(event.trace()),
                         start: None,
                     });
                 }

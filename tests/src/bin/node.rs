@@ -7,7 +7,7 @@
 //! `deadly` kills the process.
 
 use anyhow::{Context as _, bail};
-use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
+use dirigent_coordinator::{Coordinator, Settings, metrics::Metrics, telemetry::Telemetry};
 use dirigent_tests::{ledger::Ledger, stage::settings};
 use dirigent_worker::{TaskContext, TaskError, Worker};
 use serde_json::{Value, json};
@@ -32,7 +32,10 @@ async fn main() -> anyhow::Result<()> {
     match role.as_str() {
         "coordinator" => {
             let mut terminate = signal(SignalKind::terminate())?;
-            let mut settings = settings(name);
+            let mut settings = Settings {
+                metrics: Metrics::from_environment("node", name)?,
+                ..settings(name)
+            };
             if let Some(replicas) = rest.first() {
                 settings = Settings {
                     partitions: None,
@@ -40,12 +43,14 @@ async fn main() -> anyhow::Result<()> {
                     ..settings
                 };
             }
-            let started = Coordinator::start(client, settings, Telemetry::default()).await;
+            let telemetry = Telemetry::from_environment("node")?;
+            let started = Coordinator::start(client, settings, telemetry.clone()).await;
             let mut coordinator = started?;
             tokio::select! {
                 how = coordinator.failed() => bail!("{how}"),
                 _ = terminate.recv() => coordinator.stop().await,
             }
+            telemetry.shutdown().await;
             Ok(())
         }
         "worker" => {
