@@ -66,7 +66,7 @@ impl Coordinator {
         settings: Settings,
         telemetry: Telemetry,
     ) -> Result<Self, StartError> {
-        let broker = Broker::open(client, &settings).await?;
+        let broker = Arc::new(Box::pin(Broker::open(client, &settings)).await?);
         tracing::info!(
             name = settings.name,
             server = broker.server,
@@ -133,7 +133,7 @@ impl Coordinator {
         let ownership = Ownership::new(broker.bucket.clone(), tools, owners);
         Ok(Self {
             partitions: broker.partitions,
-            durability: broker.durability,
+            durability: broker.durability.clone(),
             ownership: tokio::spawn(ownership.run(stop.clone())),
             router: tokio::spawn(router.run(stop.clone())),
             api,

@@ -170,7 +170,7 @@ impl Queues {
 }
 
 /// Asks the broker until `stop`.
-pub(crate) async fn watch(broker: Broker, admission: Admission, stop: CancellationToken) {
+pub(crate) async fn watch(broker: Arc<Broker>, admission: Admission, stop: CancellationToken) {
     let mut interval = tokio::time::interval(LOOK_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut rounds: u32 = 0;

@@ -77,7 +77,7 @@ impl From<BrokerError> for Refusal {
 
 /// What the operations work with.
 pub(crate) struct Api {
-    pub(crate) broker: Broker,
+    pub(crate) broker: Arc<Broker>,
     pub(crate) definitions: Definitions,
     pub(crate) refold: Refold,
     pub(crate) router: Router,

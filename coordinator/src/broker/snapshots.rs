@@ -91,8 +91,8 @@ pub(crate) enum SaveError {
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshots {
     context: Context,
-    sagas: Store,
-    partitions: Store,
+    sagas: Arc<Store>,
+    partitions: Arc<Store>,
     metrics: Metrics,
 }
 
@@ -100,8 +100,8 @@ impl Snapshots {
     pub(super) fn new(context: Context, sagas: Store, partitions: Store, metrics: Metrics) -> Self {
         Self {
             context,
-            sagas,
-            partitions,
+            sagas: Arc::new(sagas),
+            partitions: Arc::new(partitions),
             metrics,
         }
     }

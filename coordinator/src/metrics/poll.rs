@@ -19,7 +19,10 @@ use async_nats::jetstream::{
 };
 use dirigent_contracts::{id::PartitionId, subject, token};
 use futures::TryStreamExt;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 /// How often is looked.
@@ -28,7 +31,7 @@ const INTERVAL: Duration = Duration::from_secs(15);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Looks until `stop`.
-pub(crate) async fn poll(broker: Broker, metrics: Metrics, stop: CancellationToken) {
+pub(crate) async fn poll(broker: Arc<Broker>, metrics: Metrics, stop: CancellationToken) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

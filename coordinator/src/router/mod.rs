@@ -53,7 +53,7 @@ const HOLD_INTERVAL: Duration = Duration::from_millis(100);
 /// Routes events. Clones share one set of rules.
 #[derive(Clone, Debug)]
 pub(crate) struct Router {
-    broker: Broker,
+    broker: Arc<Broker>,
     definitions: Definitions,
     captures: Captures,
     admission: Admission,
@@ -62,7 +62,7 @@ pub(crate) struct Router {
 
 impl Router {
     pub(crate) fn new(
-        broker: Broker,
+        broker: Arc<Broker>,
         definitions: Definitions,
         admission: Admission,
         settings: Arc<Settings>,

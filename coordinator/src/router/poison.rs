@@ -17,7 +17,7 @@ use dirigent_contracts::{
     task::Command,
 };
 use serde::Deserialize;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// How long they are kept.
@@ -31,7 +31,7 @@ struct Advisory {
 }
 
 /// Listens until `stop`.
-pub(super) async fn listen(broker: Broker, captures: Captures, stop: CancellationToken) {
+pub(super) async fn listen(broker: Arc<Broker>, captures: Captures, stop: CancellationToken) {
     let subject = format!(
         "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{}.*",
         subject::COMMANDS_STREAM
