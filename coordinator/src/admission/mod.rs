@@ -25,12 +25,19 @@ use std::{
 /// After what time a start that was refused may be tried again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Starts that one coordinator works on at a time. When the broker is slow to store them, further ones
+/// are refused at once: they would wait where nobody counts them.
+pub(crate) const MOST_STARTS: usize = 256;
+
 /// What there is too much of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Busy {
     /// Entries and effects of a partition.
     #[error("partition {0} is behind with what has begun")]
     Partition(PartitionId),
+    /// Starts that are not stored yet.
+    #[error("{MOST_STARTS} starts are under way")]
+    Starts,
     /// Commands of a task.
     #[error("{waiting} commands wait for the workers of {task}")]
     Task {

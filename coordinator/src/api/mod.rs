@@ -11,7 +11,7 @@ pub(crate) mod live;
 mod sagas;
 
 use crate::{
-    admission::{self, Admission},
+    admission::{self, Admission, Busy},
     broker::{
         Broker, BrokerError,
         publisher::{Outgoing, Published},
@@ -41,7 +41,7 @@ use std::sync::Arc;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Requests that one coordinator works on at a time; further ones wait at the broker's client.
+/// Requests that one coordinator works on at a time, starts aside; further ones wait at the broker's client.
 const MOST_AT_ONCE: usize = 1_024;
 
 /// A request that is refused.
@@ -49,11 +49,6 @@ const MOST_AT_ONCE: usize = 1_024;
 pub(crate) struct Refusal {
     code: ErrorCode,
     message: String,
-}
-
-/// In how many seconds what is refused may be asked for again.
-fn retry_after(code: ErrorCode) -> Option<u64> {
-    (code == ErrorCode::Overloaded).then(|| admission::RETRY_AFTER.as_secs())
 }
 
 impl Refusal {
@@ -66,6 +61,14 @@ impl Refusal {
 
     fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::NotFound, message)
+    }
+}
+
+impl From<Busy> for Refusal {
+    fn from(busy: Busy) -> Self {
+        let seconds = admission::RETRY_AFTER.as_secs();
+        let message = format!("too much is waiting: {busy}; try again in {seconds} s");
+        Self::new(ErrorCode::Overloaded, message)
     }
 }
 
@@ -147,6 +150,7 @@ async fn answer_all(
 ) {
     let running = TaskTracker::new();
     let places = Arc::new(Semaphore::new(MOST_AT_ONCE));
+    let starts = Arc::new(Semaphore::new(admission::MOST_STARTS));
     loop {
         let request = tokio::select! {
             () = stop.cancelled() => break,
@@ -155,8 +159,19 @@ async fn answer_all(
         let Some((operation, request)) = request else {
             break;
         };
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            break;
+        let place = if operation == StartRequest::NAME {
+            // A start that waited here would keep other requests from those who steer sagas.
+            let Ok(place) = Arc::clone(&starts).try_acquire_owned() else {
+                api.respond(operation, &request, Err(Busy::Starts.into()))
+                    .await;
+                continue;
+            };
+            place
+        } else {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                break;
+            };
+            place
         };
         let api = Arc::clone(&api);
         running.spawn(async move {
@@ -188,10 +203,17 @@ impl Api {
         let result = self
             .perform(operation, &request.message.payload, caller)
             .await;
+        self.respond(operation, request, result).await;
+    }
+
+    async fn respond(&self, operation: &str, request: &Request, result: Result<Vec<u8>, Refusal>) {
         let mut headers = HeaderMap::new();
         let response = result.map(Into::into).map_err(|refusal| {
-            if let Some(seconds) = retry_after(refusal.code) {
+            if refusal.code == ErrorCode::Overloaded {
+                let seconds = admission::RETRY_AFTER.as_secs();
                 headers.insert(header::RETRY_AFTER, seconds.to_string());
+                let instruments = self.broker.metrics.instruments();
+                instruments.starts_refused.add(1, &[]);
             }
             let reason = Payload(self.broker.log_payloads, &refusal.message);
             tracing::debug!(operation, code = ?refusal.code, %reason, "refused");

@@ -2,7 +2,6 @@
 
 use super::{Api, Caller, Refusal, limits, live};
 use crate::{
-    admission,
     broker::{listing, publisher::Published},
     engine::{self, Saga},
     partition::messages,
@@ -107,13 +106,7 @@ impl Api {
     ) -> Result<(), Refusal> {
         let program = self.definitions.program(definition, digest).await;
         let consumers = program.as_ref().map_or(&[][..], |it| it.consumers());
-        self.admission.admit(partition, consumers).map_err(|busy| {
-            let instruments = self.broker.metrics.instruments();
-            instruments.starts_refused.add(1, &[]);
-            let seconds = admission::RETRY_AFTER.as_secs();
-            let message = format!("too much is waiting: {busy}; try again in {seconds} s");
-            Refusal::new(ErrorCode::Overloaded, message)
-        })
+        Ok(self.admission.admit(partition, consumers)?)
     }
 
     /// Whether the start that stands where another was to stand is that very one: the acknowledgement
