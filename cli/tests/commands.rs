@@ -118,6 +118,28 @@ async fn a_definition_is_checked_deployed_started_and_watched() {
     );
     let said = person.types("status").await;
     assert!(said.out.contains("nats-server"), "{said:?}");
+    let said = person.types("limits payload=2KiB saga-age=1h").await;
+    let shows = |name: &str, value: &str| {
+        let mut rows = said.out.lines().map(|row| row.split_whitespace());
+        rows.any(|mut row| row.next() == Some(name) && row.next() == Some(value))
+    };
+    assert!(
+        shows("payload", "2048") && shows("saga-age", "3600"),
+        "{said:?}"
+    );
+    assert!(shows("attempts", "10000"), "{said:?}");
+    let said = person.types("limits payload=1TiB").await;
+    assert_eq!(said.code, 2, "{said:?}");
+    let said = person
+        .types(&format!(
+            "start greeting --key g-9 --input \"{}\"",
+            "x".repeat(2_100)
+        ))
+        .await;
+    assert!(
+        said.err.contains("the limit `payload` allows 2048"),
+        "{said:?}"
+    );
 }
 
 const IMPORT: &str = "

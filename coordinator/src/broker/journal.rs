@@ -23,6 +23,7 @@ use dirigent_contracts::{
     subject,
     time::Timestamp,
 };
+use dirigent_payloads::Payloads;
 use futures::StreamExt;
 use std::time::Duration;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -86,6 +87,7 @@ impl JournalReader {
     /// Opens a partition's journal at an entry.
     pub(super) async fn open(
         context: Context,
+        payloads: Payloads,
         partition: PartitionId,
         from: JournalSeq,
     ) -> Result<Self, BrokerError> {
@@ -106,7 +108,7 @@ impl JournalReader {
         }
         let end = last_entry(&stream, partition).await?;
         let (sender, entries) = mpsc::channel(READ_AHEAD);
-        let task = tokio::spawn(read(context, name, from.0, sender));
+        let task = tokio::spawn(read(context, payloads, name, from.0, sender));
         Ok(Self { entries, end, task })
     }
 
@@ -142,13 +144,19 @@ async fn last_entry(stream: &Stream, partition: PartitionId) -> Result<JournalSe
 }
 
 /// Reads on for ever, whatever happens to the broker in between.
-async fn read(context: Context, stream: String, mut next: u64, entries: mpsc::Sender<Delivered>) {
+async fn read(
+    context: Context,
+    payloads: Payloads,
+    stream: String,
+    mut next: u64,
+    entries: mpsc::Sender<Delivered>,
+) {
     loop {
         match consume(&context, &stream, next).await {
             Ok(mut messages) => {
                 while let Some(message) = messages.next().await {
                     let delivered = match message {
-                        Ok(message) => delivered(&message),
+                        Ok(message) => delivered(&payloads, &message).await,
                         Err(error) => {
                             tracing::debug!(stream, %error, "the journal's reader is made anew");
                             break;
@@ -188,7 +196,10 @@ async fn consume(context: &Context, stream: &str, from: u64) -> Result<Ordered, 
     consumer.messages().await.map_err(|error| failed(&error))
 }
 
-fn delivered(message: &async_nats::jetstream::Message) -> Option<Delivered> {
+async fn delivered(
+    payloads: &Payloads,
+    message: &async_nats::jetstream::Message,
+) -> Option<Delivered> {
     let info = message
         .info()
         .inspect_err(|error| tracing::warn!(%error, "a journal message without its sequence"))
@@ -198,6 +209,24 @@ fn delivered(message: &async_nats::jetstream::Message) -> Option<Delivered> {
         info.published,
         message.subject.to_string(),
         message.headers.as_ref(),
-        message.payload.clone(),
+        whole(payloads, message.headers.as_ref(), message.payload.clone()).await,
     ))
+}
+
+/// The body of an entry, wherever it stands. One that is lost leaves an entry that cannot be read, which
+/// becomes a dead letter; a broker that is away is waited for.
+pub(crate) async fn whole(payloads: &Payloads, headers: Option<&HeaderMap>, body: Bytes) -> Bytes {
+    loop {
+        match payloads.unpack(headers, body.clone()).await {
+            Ok(body) => return body,
+            Err(error) if error.is_passing() => {
+                tracing::warn!(%error, "the body of an entry cannot be read; trying on");
+                tokio::time::sleep(REST).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the body of an entry is lost");
+                return Bytes::new();
+            }
+        }
+    }
 }

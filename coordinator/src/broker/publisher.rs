@@ -1,7 +1,8 @@
 //! Publishing that does not give up: pipelined, and retried under the same message id.
 //!
 //! One task sends and collects all acknowledgements, so messages leave in the order in which they
-//! were handed over, and a caller that stops waiting stops nothing.
+//! were handed over, and a caller that stops waiting stops nothing. Those whose bodies go to the object store
+//! first, and those that are repeated, let others pass.
 
 use crate::metrics::Metrics;
 use async_nats::{
@@ -14,7 +15,11 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use dirigent_contracts::header::{self, TraceContext};
+use dirigent_contracts::{
+    header::{self, TraceContext},
+    limit, subject,
+};
+use dirigent_payloads::{PayloadError, Payloads};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{
     future::Future,
@@ -88,6 +93,11 @@ impl Outgoing {
         self
     }
 
+    /// Whether its body is to stand in the object store.
+    fn is_large(&self) -> bool {
+        self.body.len() > limit::INLINE_BYTES && subject::may_be_referred_to(&self.subject)
+    }
+
     pub(crate) fn subject(&self) -> &str {
         &self.subject
     }
@@ -131,9 +141,10 @@ pub(crate) struct Publisher(mpsc::UnboundedSender<Order>);
 
 impl Publisher {
     /// A publisher on its own pipeline, which ends when the last clone is dropped and all is stored.
-    pub(crate) fn start(context: Context, metrics: Metrics) -> Self {
+    pub(crate) fn start(context: Context, payloads: Payloads, metrics: Metrics) -> Self {
         let (orders, queue) = mpsc::unbounded_channel();
-        tokio::spawn(pump(context, metrics, queue));
+        let wire = Wire { context, payloads };
+        tokio::spawn(pump(wire, metrics, queue));
         Self(orders)
     }
 
@@ -163,22 +174,40 @@ impl Publisher {
     }
 }
 
-type Attempt = BoxFuture<'static, (Order, Result<PublishAck, PublishError>)>;
+/// Where messages go.
+#[derive(Clone)]
+struct Wire {
+    context: Context,
+    payloads: Payloads,
+}
 
-async fn pump(context: Context, metrics: Metrics, mut queue: mpsc::UnboundedReceiver<Order>) {
+/// Why a message was not stored.
+enum Failed {
+    Publish(PublishError),
+    Payload(PayloadError),
+}
+
+type Attempt = BoxFuture<'static, (Order, Result<PublishAck, Failed>)>;
+
+async fn pump(wire: Wire, metrics: Metrics, mut queue: mpsc::UnboundedReceiver<Order>) {
     let mut attempts: FuturesUnordered<Attempt> = FuturesUnordered::new();
     let mut is_open = true;
     while is_open || !attempts.is_empty() {
         tokio::select! {
             order = queue.recv(), if is_open && attempts.len() < MOST_PENDING => match order {
                 Some(order) => {
-                    let attempt = send(&context, order).await;
+                    let attempt = if order.message.is_large() {
+                        let wire = wire.clone();
+                        async move { send(&wire, order).await.await }.boxed()
+                    } else {
+                        send(&wire, order).await
+                    };
                     attempts.push(attempt);
                 }
                 None => is_open = false,
             },
             Some((order, result)) = attempts.next(), if !attempts.is_empty() => {
-                if let Some(again) = conclude(&context, &metrics, order, result) {
+                if let Some(again) = conclude(&wire, &metrics, order, result) {
                     attempts.push(again);
                 }
             }
@@ -191,17 +220,26 @@ async fn pump(context: Context, metrics: Metrics, mut queue: mpsc::UnboundedRece
     clippy::async_yields_async,
     reason = "messages are sent one by one, in order, and acknowledged many at a time"
 )]
-fn send(context: &Context, order: Order) -> BoxFuture<'_, Attempt> {
-    let publish = PublishMessage::build()
-        .payload(order.message.body.clone())
-        .headers(order.message.headers.clone());
+fn send(wire: &Wire, order: Order) -> BoxFuture<'_, Attempt> {
     async move {
-        match context
-            .send_publish(order.message.subject.clone(), publish)
-            .await
-        {
-            Ok(ack) => async move { (order, ack.await) }.boxed(),
-            Err(error) => async move { (order, Err(error)) }.boxed(),
+        let is_large = order.message.is_large();
+        let Outgoing {
+            subject,
+            mut headers,
+            mut body,
+        } = order.message.clone();
+        if is_large {
+            body = match wire.payloads.pack(&mut headers, body).await {
+                Ok(body) => body,
+                Err(error) => {
+                    return async move { (order, Err(Failed::Payload(error))) }.boxed();
+                }
+            };
+        }
+        let publish = PublishMessage::build().payload(body).headers(headers);
+        match wire.context.send_publish(subject, publish).await {
+            Ok(ack) => async move { (order, ack.await.map_err(Failed::Publish)) }.boxed(),
+            Err(error) => async move { (order, Err(Failed::Publish(error))) }.boxed(),
         }
     }
     .boxed()
@@ -209,37 +247,42 @@ fn send(context: &Context, order: Order) -> BoxFuture<'_, Attempt> {
 
 /// Tells the caller, or says how to try again.
 fn conclude(
-    context: &Context,
+    wire: &Wire,
     metrics: &Metrics,
     mut order: Order,
-    result: Result<PublishAck, PublishError>,
+    result: Result<PublishAck, Failed>,
 ) -> Option<Attempt> {
-    let published = match result {
-        Ok(ack) => Published::Stored { seq: ack.sequence },
-        Err(error) => match error.kind() {
-            PublishErrorKind::WrongLastSequence => Published::AlreadyExists,
-            PublishErrorKind::MaxPayloadExceeded => Published::Refused(error.to_string()),
-            _ if is_permanent(&error) => Published::Refused(reason(&error)),
-            _ => {
-                order.repetitions += 1;
-                metrics.instruments().publish_repetitions.add(1, &[]);
-                if order.repetitions.is_multiple_of(WORTH_A_WARNING) {
-                    tracing::warn!(
-                        subject = order.message.subject(),
-                        error = reason(&error),
-                        repetitions = order.repetitions,
-                        "a message is not stored yet; trying on"
-                    );
-                }
-                let doubled = FIRST_WAIT * 2_u32.saturating_pow(order.repetitions.min(8) - 1);
-                let context = context.clone();
-                let again = async move {
-                    tokio::time::sleep(doubled.min(LONGEST_WAIT)).await;
-                    send(&context, order).await.await
-                };
-                return Some(again.boxed());
-            }
+    let settled = match result {
+        Ok(ack) => Ok(Published::Stored { seq: ack.sequence }),
+        Err(Failed::Payload(error)) => Err(error.to_string()),
+        Err(Failed::Publish(error)) => match error.kind() {
+            PublishErrorKind::WrongLastSequence => Ok(Published::AlreadyExists),
+            PublishErrorKind::MaxPayloadExceeded => Ok(Published::Refused(error.to_string())),
+            _ if is_permanent(&error) => Ok(Published::Refused(reason(&error))),
+            _ => Err(reason(&error)),
         },
+    };
+    let published = match settled {
+        Ok(published) => published,
+        Err(error) => {
+            order.repetitions += 1;
+            metrics.instruments().publish_repetitions.add(1, &[]);
+            if order.repetitions.is_multiple_of(WORTH_A_WARNING) {
+                tracing::warn!(
+                    subject = order.message.subject(),
+                    error,
+                    repetitions = order.repetitions,
+                    "a message is not stored yet; trying on"
+                );
+            }
+            let doubled = FIRST_WAIT * 2_u32.saturating_pow(order.repetitions.min(8) - 1);
+            let wire = wire.clone();
+            let again = async move {
+                tokio::time::sleep(doubled.min(LONGEST_WAIT)).await;
+                send(&wire, order).await.await
+            };
+            return Some(again.boxed());
+        }
     };
     let took = order.since.elapsed().as_secs_f64();
     metrics.instruments().publish_duration.record(took, &[]);

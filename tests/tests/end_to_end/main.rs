@@ -11,6 +11,7 @@ mod limits;
 mod maps;
 mod metrics;
 mod node;
+mod payloads;
 mod restarts;
 mod steps;
 mod traces;
