@@ -135,6 +135,28 @@ async fn a_definition_is_checked_deployed_started_and_watched() {
     let said = person.types("top -o json --interval 100ms").await;
     let board: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(board["partitions"][0]["owner"], "test", "{board:#}");
+    let said = person.types("limits payload=2KiB saga-age=1h").await;
+    let shows = |name: &str, value: &str| {
+        let mut rows = said.out.lines().map(|row| row.split_whitespace());
+        rows.any(|mut row| row.next() == Some(name) && row.next() == Some(value))
+    };
+    assert!(
+        shows("payload", "2048") && shows("saga-age", "3600"),
+        "{said:?}"
+    );
+    assert!(shows("attempts", "10000"), "{said:?}");
+    let said = person.types("limits payload=1TiB").await;
+    assert_eq!(said.code, 2, "{said:?}");
+    let said = person
+        .types(&format!(
+            "start greeting --key g-9 --input \"{}\"",
+            "x".repeat(2_100)
+        ))
+        .await;
+    assert!(
+        said.err.contains("the limit `payload` allows 2048"),
+        "{said:?}"
+    );
 }
 
 const IMPORT: &str = "

@@ -19,6 +19,9 @@ pub const KEY: &str = "Dirigent-Key";
 pub const DEAD_REASON: &str = "Dirigent-Dead-Reason";
 /// The subject on which a dead letter came.
 pub const DEAD_SUBJECT: &str = "Dirigent-Dead-Subject";
+/// The name of a message's body in the bucket [`crate::subject::PAYLOADS_BUCKET`], where the message itself has
+/// none: its SHA-256, as 64 lower-case hexadecimal digits.
+pub const PAYLOAD: &str = "Dirigent-Payload";
 /// The stream and sequence of a dead letter, `<stream>/<sequence>`.
 pub const DEAD_SOURCE: &str = "Dirigent-Dead-Source";
 /// An error that ended an API request: a number as HTTP counts them (the NATS services protocol).

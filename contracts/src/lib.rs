@@ -19,6 +19,7 @@
 //! * [`api`]: requests to `dirigent.api.>` and their answers.
 //! * [`definition`]: the definition language: its types, parsing and validation.
 //! * [`metric`]: what a metric is called and means.
+//! * [`limits`]: the bounds that an operator can change; [`limit`]: those that nobody can.
 //! * [`error_name`]: the error names that the language reserves.
 //!
 //! Invariants: every type that is stored or sent has a golden-bytes test, so a change of the wire is

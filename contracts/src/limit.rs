@@ -14,6 +14,15 @@ pub const TASK_NAME_BYTES: usize = 128;
 /// The most that [`crate::limits::SagaLimits::payload`] can be set to, in bytes of JSON: what fits into
 /// a message of a server with its default settings, with an envelope around it.
 pub const LARGEST_PAYLOAD_BYTES: usize = 524_288;
+/// Largest body of a journal entry or a command that travels in its message, in bytes; a larger one stands in
+/// the object store.
+pub const INLINE_BYTES: usize = 65_536;
+/// Largest body of a journal entry or a command that is read from the object store, in bytes.
+pub const LARGEST_BODY_BYTES: usize = 16 * 1_048_576;
+/// Largest snapshot, in bytes as it is stored.
+pub const LARGEST_SNAPSHOT_BYTES: usize = 256 * 1_048_576;
+/// Largest snapshot that stands in its bucket, in bytes; a larger one stands in the object store.
+pub const INLINE_SNAPSHOT_BYTES: usize = 524_288;
 /// Longest name of an event that a saga awaits, in bytes.
 pub const EVENT_NAME_BYTES: usize = 256;
 /// Longest id of an event, in bytes.

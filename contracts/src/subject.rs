@@ -27,6 +27,8 @@ pub const DEFINITIONS_BUCKET: &str = "dirigent-definitions";
 pub const PARTITIONS_BUCKET: &str = "dirigent-partitions";
 /// Bucket in which workers remember the outcome of an effect.
 pub const INBOX_BUCKET: &str = "dirigent-inbox";
+/// Bucket of the object store that keeps bodies which are too large for a message.
+pub const PAYLOADS_BUCKET: &str = "dirigent-payloads";
 /// Durable consumer by which the coordinators read trigger events of a stream.
 pub const ROUTER_CONSUMER: &str = "dirigent-router";
 /// Durable consumer by which the coordinators read events that sagas await.
@@ -269,7 +271,7 @@ pub fn parse_snapshot_key(text: &str) -> Result<(PartitionId, SagaAddress), Subj
             definition: DefinitionName::new(definition).ok()?,
             key: SagaKey::new(token::decode(key).ok()?).ok()?,
         };
-        Some((PartitionId(partition.parse().ok()?), address))
+        Some((parse_partition(partition)?, address))
     };
     parsed().ok_or_else(|| SubjectError {
         subject: text.to_owned(),
@@ -282,6 +284,15 @@ pub fn parse_snapshot_key(text: &str) -> Result<(PartitionId, SagaAddress), Subj
 #[must_use]
 pub fn checkpoint_key(partition: PartitionId) -> String {
     format!("{partition}.checkpoint")
+}
+
+/// Whether the body of a message on this subject may stand in [`PAYLOADS_BUCKET`]: it is an entry of a
+/// journal, or a command. Everything else is read by programs that know nothing of it.
+#[must_use]
+pub fn may_be_referred_to(subject: &str) -> bool {
+    ["dirigent.journal.", "dirigent.command."]
+        .iter()
+        .any(|prefix| subject.starts_with(prefix))
 }
 
 /// Subject of a dead letter: `dirigent.dead.<reason>`.

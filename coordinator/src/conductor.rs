@@ -66,7 +66,16 @@ impl Coordinator {
         settings: Settings,
         telemetry: Telemetry,
     ) -> Result<Self, StartError> {
-        let broker = Arc::new(Box::pin(Broker::open(client, &settings)).await?);
+        // Boxed: whoever awaits it need not have room for all that is made on the way.
+        Box::pin(Self::begin(client, settings, telemetry)).await
+    }
+
+    async fn begin(
+        client: Client,
+        settings: Settings,
+        telemetry: Telemetry,
+    ) -> Result<Self, StartError> {
+        let broker = Arc::new(Broker::open(client, &settings).await?);
         tracing::info!(
             name = settings.name,
             server = broker.server,

@@ -87,7 +87,7 @@ fn envelopes() {
 #[test]
 fn entries_of_a_living_saga() {
     let known = Known::new();
-    fuzz(&known.envelopes(), 1, |bytes| {
+    fuzz(&known.envelopes(), 4, |bytes| {
         for (kind, _) in &known.entries {
             let Ok(entry) = Entry::decode(kind, bytes) else {
                 continue;
@@ -127,7 +127,7 @@ fn snapshots() {
 
 #[test]
 fn definitions() {
-    fuzz(&corpus::documents(), 10, |bytes| {
+    fuzz(&corpus::documents(), 20, |bytes| {
         let text = String::from_utf8_lossy(bytes);
         for name in ["a.yaml", "a.json", "a"] {
             match compile(name, &text) {
@@ -163,7 +163,7 @@ fn expressions() {
             ..Limits::default()
         })
     };
-    fuzz(&corpus::expressions(), 1, |bytes| {
+    fuzz(&corpus::expressions(), 4, |bytes| {
         let source = String::from_utf8_lossy(bytes);
         if let Ok(expression) = Expression::compile(&source) {
             let _ = expression.evaluate(&scope, &mut environment());
@@ -220,7 +220,7 @@ fn names_keys_and_subjects() {
         if let Some(at) = Timestamp::parse_rfc3339(text) {
             // It is written to the millisecond.
             let written = at.to_rfc3339();
-            let again = Timestamp::parse_rfc3339(&written).map(|at| at.to_rfc3339());
+            let again = Timestamp::parse_rfc3339(&written).map(Timestamp::to_rfc3339);
             assert_eq!(again, Some(written));
         }
     });
@@ -234,7 +234,7 @@ fn events() {
         at: 0,
         sequence: 7,
     };
-    fuzz(&corpus::events(), 1, |bytes| {
+    fuzz(&corpus::events(), 4, |bytes| {
         let text = String::from_utf8_lossy(bytes);
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let headers = [

@@ -268,8 +268,10 @@ impl Stage {
                 }
                 let mut doubled = async_nats::HeaderMap::new();
                 doubled.insert(DOUBLED, "1");
-                if let Some(expected) = headers.get(header::EXPECTED_LAST_SUBJECT_SEQUENCE) {
-                    doubled.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, expected.clone());
+                for kept in [header::EXPECTED_LAST_SUBJECT_SEQUENCE, header::PAYLOAD] {
+                    if let Some(value) = headers.get(kept) {
+                        doubled.insert(kept, value.clone());
+                    }
                 }
                 let _ = client
                     .publish_with_headers(message.subject, doubled, message.payload)

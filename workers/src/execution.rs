@@ -22,6 +22,7 @@ use dirigent_contracts::{
     task::{Command, TaskResult, Timing},
     time::Timestamp,
 };
+use dirigent_payloads::Payloads;
 use futures::FutureExt as _;
 use opentelemetry::trace::FutureExt as _;
 use std::{
@@ -42,6 +43,7 @@ const NOT_LOGGED: &str = "(not logged)";
 #[derive(Clone)]
 pub(crate) struct Executor {
     pub(crate) jetstream: jetstream::Context,
+    pub(crate) payloads: Payloads,
     pub(crate) handler: Handler,
     pub(crate) inbox: Option<Inbox>,
     pub(crate) worker: Arc<str>,
@@ -57,9 +59,9 @@ impl Executor {
     /// Executes one command. What is logged meanwhile, by a handler too, tells which saga it is about.
     pub(crate) async fn execute(&self, message: jetstream::Message) {
         let _occupied = self.meter.occupy();
-        let command = match envelope::decode::<Command>(&message.payload) {
+        let command = match self.read(&message).await {
             Ok(command) => Arc::new(command),
-            Err(error) => return self.lay_aside(&message, &error.to_string()).await,
+            Err(reason) => return self.lay_aside(&message, &reason).await,
         };
         let parentage = Parentage::read(message.headers.as_ref());
         let lines = tracing::error_span!(
@@ -76,6 +78,20 @@ impl Executor {
             .await;
     }
 
+    /// Reads a command, wherever its body stands. A broker that is away is waited for.
+    async fn read(&self, message: &jetstream::Message) -> Result<Command, String> {
+        let body = insist("reading the body of a command", || async {
+            let headers = message.headers.as_ref();
+            let body = self.payloads.unpack(headers, message.payload.clone());
+            match body.await {
+                Err(error) if error.is_passing() => Err(error),
+                body => Ok(body),
+            }
+        });
+        let body = body.await.map_err(|error| error.to_string())?;
+        envelope::decode(&body).map_err(|error| error.to_string())
+    }
+
     async fn answer(
         &self,
         message: &jetstream::Message,
@@ -85,6 +101,7 @@ impl Executor {
         let span = ExecutionSpan::start(&command, parentage);
         let replier = Replier {
             jetstream: &self.jetstream,
+            payloads: &self.payloads,
             command: &command,
             worker: &self.worker,
             parentage: span.parentage(),

@@ -7,11 +7,13 @@ use dirigent_contracts::{
     id::CommandId,
     task::{Command, Reply, TaskResult, Timing},
 };
+use dirigent_payloads::Payloads;
 use tracing::debug;
 
 /// Answers one command.
 pub(crate) struct Replier<'a> {
     pub(crate) jetstream: &'a jetstream::Context,
+    pub(crate) payloads: &'a Payloads,
     pub(crate) command: &'a Command,
     pub(crate) worker: &'a str,
     pub(crate) parentage: &'a Parentage,
@@ -22,6 +24,12 @@ impl Replier<'_> {
     pub(crate) async fn answer(&self, result: TaskResult, timing: Option<Timing>) {
         let body = bytes::Bytes::from(envelope::encode(&self.reply(result, timing)));
         let headers = self.headers(message_id(self.command.command));
+        let packed = insist("storing the body of a reply", || async {
+            let mut headers = headers.clone();
+            let body = self.payloads.pack(&mut headers, body.clone()).await;
+            body.map(|body| (headers, body))
+        });
+        let (headers, body) = packed.await;
         let subject = &self.command.reply_to;
         insist("publishing a reply", || async {
             let stored = self

@@ -15,6 +15,7 @@ use dirigent_contracts::{
     consumer,
     id::{IdError, TaskName},
 };
+use dirigent_payloads::Payloads;
 use futures::future::join_all;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, fmt, future::Future, io, sync::Arc, time::Duration};
@@ -188,6 +189,7 @@ impl Worker {
         for (task, handler) in self.tasks {
             let executor = Executor {
                 jetstream: self.jetstream.clone(),
+                payloads: Payloads::new(self.jetstream.clone()),
                 handler,
                 inbox: self.inbox.clone(),
                 worker: Arc::clone(&self.name),

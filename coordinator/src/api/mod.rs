@@ -203,6 +203,8 @@ impl Api {
         let result = self
             .perform(operation, &request.message.payload, caller)
             .await;
+        let most = self.broker.client.server_info().max_payload;
+        let result = result.and_then(|answer| within(most, answer));
         self.respond(operation, request, result).await;
     }
 
@@ -285,6 +287,19 @@ impl Api {
             dead_letters: self.count_letters().await?,
         })
     }
+}
+
+/// An answer that the broker carries: one that it does not would leave the caller waiting.
+fn within(most: usize, answer: Vec<u8>) -> Result<Vec<u8>, Refusal> {
+    let found = answer.len();
+    if found <= most {
+        return Ok(answer);
+    }
+    let message = format!(
+        "the answer has {found} bytes, and a message of this broker at most {most}: raise \
+         `max_payload` of nats-server"
+    );
+    Err(Refusal::new(ErrorCode::TooLarge, message))
 }
 
 fn read<O: Operation>(body: &[u8]) -> Result<O, Refusal> {

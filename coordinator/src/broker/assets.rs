@@ -10,6 +10,7 @@ use async_nats::{
         consumer::{AckPolicy, pull},
         context::{AccountErrorKind, CreateStreamErrorKind, GetStreamErrorKind, KeyValueErrorKind},
         kv::{self, Store},
+        object_store,
         stream::{self, Config, DiscardPolicy, RetentionPolicy, StorageType},
     },
 };
@@ -86,6 +87,7 @@ pub(super) async fn prepare(
         ),
     );
     let (partitions_bucket, definitions, sagas, _) = buckets?;
+    payloads(context, settings).await?;
     let installation = Installation::open(partitions_bucket.clone(), settings.partitions).await?;
     let streams = streams(installation.partitions(), settings);
     let ensured = streams
@@ -304,6 +306,45 @@ async fn bucket(
     // Two coordinators that start together create the same, and both succeed.
     let created = context.create_key_value(config).await;
     created.map_err(|error| BrokerError::request(format!("the bucket {name}"), &error))
+}
+
+/// The bucket of bodies that are too large for a message. It keeps them for twice as long as a message that
+/// names them is kept, so that one which is named anew shortly before its time lives on.
+async fn payloads(context: &Context, settings: &Settings) -> Result<(), BrokerError> {
+    let name = subject::PAYLOADS_BUCKET;
+    let config = object_store::Config {
+        bucket: name.to_owned(),
+        description: Some("Bodies that are too large for a message".to_owned()),
+        max_age: settings.retention * 2,
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        ..object_store::Config::default()
+    };
+    let found = context.get_stream(format!("OBJ_{name}")).await;
+    if let Ok(found) = found {
+        let found = &found.cached_info().config;
+        let wanted = Config {
+            num_replicas: settings.replicas,
+            subjects: found.subjects.clone(),
+            ..Config::default()
+        };
+        if found.max_age > Duration::ZERO && found.max_age < settings.retention {
+            return Err(BrokerError::Unfit {
+                stream: found.name.clone(),
+                problem: format!(
+                    "it forgets after {:?} what journals name for {:?}",
+                    found.max_age, settings.retention
+                ),
+                remedy: "raise its maximum age".to_owned(),
+            });
+        }
+        return check(found, &wanted);
+    }
+    // Two coordinators that start together create the same, and both succeed.
+    let created = context.create_object_store(config).await;
+    created
+        .map(drop)
+        .map_err(|error| BrokerError::request(format!("the bucket {name}"), &error))
 }
 
 /// What an acknowledged write survives. The server does not tell its `sync_interval`.

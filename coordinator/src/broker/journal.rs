@@ -23,6 +23,7 @@ use dirigent_contracts::{
     subject,
     time::Timestamp,
 };
+use dirigent_payloads::Payloads;
 use futures::StreamExt;
 use std::{
     sync::{
@@ -94,6 +95,7 @@ impl JournalReader {
     /// Opens a partition's journal at an entry.
     pub(super) async fn open(
         context: Context,
+        payloads: Payloads,
         partition: PartitionId,
         from: JournalSeq,
     ) -> Result<Self, BrokerError> {
@@ -115,7 +117,8 @@ impl JournalReader {
         let end = last_entry(&stream, partition).await?;
         let (sender, entries) = mpsc::channel(READ_AHEAD);
         let unsent = Arc::default();
-        let task = tokio::spawn(read(context, name, from.0, Arc::clone(&unsent), sender));
+        let reading = read(context, payloads, name, from.0, Arc::clone(&unsent), sender);
+        let task = tokio::spawn(reading);
         Ok(Self {
             entries,
             unsent,
@@ -169,6 +172,7 @@ async fn last_entry(stream: &Stream, partition: PartitionId) -> Result<JournalSe
 /// Reads on for ever, whatever happens to the broker in between.
 async fn read(
     context: Context,
+    payloads: Payloads,
     stream: String,
     mut next: u64,
     unsent: Arc<AtomicU64>,
@@ -179,7 +183,7 @@ async fn read(
             Ok(mut messages) => {
                 while let Some(message) = messages.next().await {
                     let delivered = match message {
-                        Ok(message) => delivered(&message),
+                        Ok(message) => delivered(&payloads, &message).await,
                         Err(error) => {
                             tracing::debug!(stream, %error, "the journal's reader is made anew");
                             break;
@@ -223,7 +227,10 @@ async fn consume(context: &Context, stream: &str, from: u64) -> Result<Ordered, 
 }
 
 /// The entry, and how many the broker is yet to send.
-fn delivered(message: &async_nats::jetstream::Message) -> Option<(Delivered, u64)> {
+async fn delivered(
+    payloads: &Payloads,
+    message: &async_nats::jetstream::Message,
+) -> Option<(Delivered, u64)> {
     let info = message
         .info()
         .inspect_err(|error| tracing::warn!(%error, "a journal message without its sequence"))
@@ -233,7 +240,25 @@ fn delivered(message: &async_nats::jetstream::Message) -> Option<(Delivered, u64
         info.published,
         message.subject.to_string(),
         message.headers.as_ref(),
-        message.payload.clone(),
+        whole(payloads, message.headers.as_ref(), message.payload.clone()).await,
     );
     Some((delivered, info.pending))
+}
+
+/// The body of an entry, wherever it stands. One that is lost leaves an entry that cannot be read, which
+/// becomes a dead letter; a broker that is away is waited for.
+pub(crate) async fn whole(payloads: &Payloads, headers: Option<&HeaderMap>, body: Bytes) -> Bytes {
+    loop {
+        match payloads.unpack(headers, body.clone()).await {
+            Ok(body) => return body,
+            Err(error) if error.is_passing() => {
+                tracing::warn!(%error, "the body of an entry cannot be read; trying on");
+                tokio::time::sleep(REST).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the body of an entry is lost");
+                return Bytes::new();
+            }
+        }
+    }
 }

@@ -20,6 +20,7 @@ use async_nats::{
     jetstream::{Context, ContextBuilder, kv::Store},
 };
 use definitions::DefinitionStore;
+use dirigent_payloads::Payloads;
 use installation::Installation;
 use objects::Objects;
 use publisher::Publisher;
@@ -121,6 +122,7 @@ pub(crate) struct Broker {
     pub(crate) definitions: DefinitionStore,
     /// Leases, members and settings.
     pub(crate) bucket: Store,
+    pub(crate) payloads: Payloads,
     pub(crate) installation: Installation,
     /// How many partitions the installation has.
     pub(crate) partitions: u16,
@@ -143,18 +145,21 @@ impl Broker {
             .build(client.clone());
         // A client may still be on its first attempt to connect; then nothing is known of the server.
         client.flush().await.map_err(|_| BrokerError::Closed)?;
-        // Boxed: it holds the answers of many requests at once.
-        let assets = Box::pin(assets::prepare(&client, &context, settings)).await?;
+        let assets = assets::prepare(&client, &context, settings).await?;
+        let payloads = Payloads::new(context.clone());
+        let metrics = settings.metrics.clone();
         Ok(Self {
-            publisher: Publisher::start(client.clone(), settings.metrics.clone())
+            publisher: Publisher::start(client.clone(), payloads.clone(), metrics)
                 .await
                 .map_err(|_| BrokerError::Closed)?,
             snapshots: Snapshots::new(
                 context.clone(),
                 assets.sagas,
                 assets.partitions_bucket.clone(),
+                payloads.clone(),
                 settings.metrics.clone(),
             ),
+            payloads,
             objects: Objects::new(context.clone()),
             definitions: DefinitionStore::open(assets.definitions).await?,
             bucket: assets.partitions_bucket,

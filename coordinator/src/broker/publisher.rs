@@ -3,7 +3,8 @@
 //! One task sends, and hears all acknowledgements on one inbox, numbered by their subjects: so messages
 //! leave in the order in which they were handed over, a caller that stops waiting stops nothing, and a
 //! message costs no timer, no channel and no future of its own. Every message of every saga comes
-//! through here (what that saves stands in `docs/performance.md`).
+//! through here (what that saves stands in `docs/performance.md`). Those whose bodies go to the object store
+//! first, and those that are repeated, let others pass.
 
 use crate::metrics::Metrics;
 use async_nats::{
@@ -12,8 +13,12 @@ use async_nats::{
     jetstream::{Error, ErrorCode},
 };
 use bytes::Bytes;
-use dirigent_contracts::header::{self, TraceContext};
-use futures::StreamExt;
+use dirigent_contracts::{
+    header::{self, TraceContext},
+    limit, subject,
+};
+use dirigent_payloads::{PayloadError, Payloads};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde::Deserialize;
 use std::{
     borrow::Cow,
@@ -93,6 +98,11 @@ impl Outgoing {
         self
     }
 
+    /// Whether its body is to stand in the object store.
+    fn is_large(&self) -> bool {
+        self.body.len() > limit::INLINE_BYTES && subject::may_be_referred_to(&self.subject)
+    }
+
     pub(crate) fn subject(&self) -> &str {
         &self.subject
     }
@@ -158,6 +168,7 @@ impl Publisher {
     /// If the connection is closed.
     pub(crate) async fn start(
         client: Client,
+        payloads: Payloads,
         metrics: Metrics,
     ) -> Result<Self, async_nats::SubscribeError> {
         let (orders, queue) = mpsc::unbounded_channel();
@@ -165,8 +176,10 @@ impl Publisher {
         let acknowledgements = client.subscribe(format!("{inbox}.*")).await?;
         let pipeline = Pipeline {
             client,
+            payloads,
             metrics,
             inbox,
+            packing: FuturesUnordered::new(),
             pending: HashMap::new(),
             sent: VecDeque::new(),
             resting: BTreeMap::new(),
@@ -215,11 +228,17 @@ impl Publisher {
     }
 }
 
+/// A message whose body was put into the object store, and what travels instead.
+type Packed = (Order, Result<(HeaderMap, Bytes), PayloadError>);
+
 /// The one task's state.
 struct Pipeline {
     client: Client,
+    payloads: Payloads,
     metrics: Metrics,
     inbox: String,
+    /// What is put into the object store before it is sent.
+    packing: FuturesUnordered<BoxFuture<'static, Packed>>,
     /// What was sent and not acknowledged.
     pending: HashMap<u64, Order>,
     /// When what was sent, in this order; some of it is acknowledged.
@@ -240,21 +259,59 @@ impl Pipeline {
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut is_open = true;
-        while is_open || !self.pending.is_empty() || !self.resting.is_empty() {
-            let room = MOST_PENDING.saturating_sub(self.pending.len()).min(AT_ONCE);
+        while is_open || self.is_busy() {
+            let under_way = self.pending.len() + self.packing.len();
+            let room = MOST_PENDING.saturating_sub(under_way).min(AT_ONCE);
             tokio::select! {
                 biased;
                 Some(acknowledgement) = acknowledgements.next() => self.hear(&acknowledgement),
                 count = queue.recv_many(&mut orders, room), if is_open && room > 0 => {
                     is_open = count > 0;
                     for order in orders.drain(..) {
-                        self.send(order).await;
+                        self.begin(order).await;
                     }
                 }
-                _ = look.tick(), if !self.pending.is_empty() || !self.resting.is_empty() => {
+                Some(packed) = self.packing.next(), if !self.packing.is_empty() => {
+                    self.packed(packed).await;
+                }
+                _ = look.tick(), if self.is_busy() => {
                     self.look().await;
                 }
             }
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        !(self.pending.is_empty() && self.resting.is_empty() && self.packing.is_empty())
+    }
+
+    /// Sends a message, or first puts its body into the object store.
+    async fn begin(&mut self, order: Order) {
+        if !order.message.is_large() {
+            return self.send(order).await;
+        }
+        let payloads = self.payloads.clone();
+        let pack = async move {
+            let mut headers = HeaderMap::new();
+            let body = order.message.body.clone();
+            let packed = payloads.pack(&mut headers, body).await;
+            (order, packed.map(|body| (headers, body)))
+        };
+        self.packing.push(pack.boxed());
+    }
+
+    async fn packed(&mut self, (mut order, result): Packed) {
+        match result {
+            Ok((headers, body)) => {
+                for (name, values) in headers.iter() {
+                    let values = values.iter();
+                    let named = values.map(|value| (name.to_string().into(), value.to_string()));
+                    order.message.headers.extend(named);
+                }
+                order.message.body = body;
+                self.send(order).await;
+            }
+            Err(error) => self.repeat(order, &error),
         }
     }
 
@@ -335,7 +392,7 @@ impl Pipeline {
                 break;
             }
             let order = entry.remove();
-            self.send(order).await;
+            self.begin(order).await;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     BrokerError, MOST_IN_FLIGHT,
-    journal::{Delivered, JournalReader},
+    journal::{self, Delivered, JournalReader},
     listing,
 };
 use crate::metrics::Metrics;
@@ -20,8 +20,9 @@ use bytes::Bytes;
 use dirigent_contracts::{
     header,
     id::{JournalSeq, PartitionId, SagaAddress},
-    subject,
+    limit, subject,
 };
+use dirigent_payloads::{PayloadName, Payloads};
 use opentelemetry::KeyValue;
 use std::{
     error::Error as _,
@@ -33,6 +34,10 @@ use tokio::sync::Semaphore;
 /// How long the broker remembers that a snapshot was removed: longer than a displaced owner needs to
 /// find out that it is one.
 pub(super) const REMOVAL_MARKER: Duration = Duration::from_mins(10);
+
+/// First byte of what stands in the bucket for a snapshot that stands in the object store. No version of a
+/// snapshot has this number.
+const REFERENCE: u8 = 0xFF;
 
 /// How often a reader that is behind is asked again, and after which pause.
 const LOOKS: u32 = 50;
@@ -93,15 +98,23 @@ pub(crate) struct Snapshots {
     context: Context,
     sagas: Arc<Store>,
     partitions: Arc<Store>,
+    payloads: Payloads,
     metrics: Metrics,
 }
 
 impl Snapshots {
-    pub(super) fn new(context: Context, sagas: Store, partitions: Store, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        context: Context,
+        sagas: Store,
+        partitions: Store,
+        payloads: Payloads,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             context,
             sagas: Arc::new(sagas),
             partitions: Arc::new(partitions),
+            payloads,
             metrics,
         }
     }
@@ -160,6 +173,10 @@ impl Snapshots {
                 Some(checkpoint) => checkpoint,
                 None => self.former_checkpoint(partition).await?,
             };
+            for snapshot in &mut snapshots {
+                let body = std::mem::take(&mut snapshot.body);
+                snapshot.body = self.whole(&snapshot.key, body).await?;
+            }
             return Ok(Loaded {
                 checkpoint,
                 snapshots,
@@ -186,14 +203,39 @@ impl Snapshots {
     ) -> Result<Option<Bytes>, BrokerError> {
         let key = subject::snapshot_key(partition, address);
         let entry = self.sagas.entry(key.as_str()).await;
-        let entry = entry.map_err(|error| BrokerError::request(key, &error))?;
-        Ok(entry
-            .filter(|entry| entry.operation == Operation::Put)
-            .map(|entry| entry.value))
+        let entry = entry.map_err(|error| BrokerError::request(key.clone(), &error))?;
+        match entry.filter(|entry| entry.operation == Operation::Put) {
+            Some(entry) => Ok(Some(self.whole(&key, entry.value).await?)),
+            None => Ok(None),
+        }
     }
 
-    /// Writes a snapshot.
+    /// A snapshot, of what stands for it in the bucket. What is lost or is no snapshot is handed on as it
+    /// is: whoever reads it says so.
+    async fn whole(&self, key: &str, body: Bytes) -> Result<Bytes, BrokerError> {
+        let Some(name) = reference(&body) else {
+            return Ok(body);
+        };
+        match self.payloads.get(name, limit::LARGEST_SNAPSHOT_BYTES).await {
+            Ok(whole) => Ok(whole),
+            Err(error) if error.is_passing() => Err(BrokerError::request(key.to_owned(), &error)),
+            Err(error) => {
+                tracing::error!(snapshot = key, %error, "a snapshot is lost");
+                Ok(body)
+            }
+        }
+    }
+
+    /// Writes a snapshot. A large one stands in the object store, and the bucket names it: first what is
+    /// named, then the name.
     pub(crate) async fn put(&self, fence: &Fence, key: &str, body: Bytes) -> Result<(), SaveError> {
+        let mut body = body;
+        if body.len() > limit::INLINE_SNAPSHOT_BYTES {
+            let put = self.payloads.put(&body).await;
+            let name = put.map_err(|error| BrokerError::request(key.to_owned(), &error))?;
+            let named = [&[REFERENCE][..], name.as_bytes()].concat();
+            body = named.into();
+        }
         self.write("put", fence, key, HeaderMap::new(), body).await
     }
 
@@ -284,7 +326,8 @@ impl Snapshots {
         partition: PartitionId,
         from: JournalSeq,
     ) -> Result<JournalReader, BrokerError> {
-        JournalReader::open(self.context.clone(), partition, from).await
+        let (context, payloads) = (self.context.clone(), self.payloads.clone());
+        JournalReader::open(context, payloads, partition, from).await
     }
 
     /// The first entry of a journal with this subject: `None` if the server that answers has none.
@@ -297,13 +340,15 @@ impl Snapshots {
             .await
             .map_err(|error| failed(&error))?;
         match stream.direct_get_first_for_subject(entry).await {
-            Ok(message) => Ok(Some(First {
-                message_id: message
-                    .headers
-                    .get(header::MESSAGE_ID)
-                    .map(ToString::to_string),
-                body: message.payload,
-            })),
+            Ok(message) => {
+                let headers = Some(&message.headers);
+                let body = journal::whole(&self.payloads, headers, message.payload.clone()).await;
+                let id = message.headers.get(header::MESSAGE_ID);
+                Ok(Some(First {
+                    message_id: id.map(ToString::to_string),
+                    body,
+                }))
+            }
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(&error)),
         }
@@ -318,16 +363,14 @@ impl Snapshots {
         let stream = subject::journal_stream(partition);
         let filter = subject::saga_journal_filter(partition, address);
         let messages = listing::read(&self.context, &stream, &filter, DeliverPolicy::All).await?;
-        let entries = messages.into_iter().map(|message| {
-            Delivered::new(
-                message.seq,
-                message.at,
-                message.subject,
-                message.headers.as_ref(),
-                message.body,
-            )
-        });
-        Ok(entries.collect())
+        let mut entries = Vec::with_capacity(messages.len());
+        for message in messages {
+            let headers = message.headers.as_ref();
+            let body = journal::whole(&self.payloads, headers, message.body).await;
+            let entry = Delivered::new(message.seq, message.at, message.subject, headers, body);
+            entries.push(entry);
+        }
+        Ok(entries)
     }
 }
 
@@ -337,6 +380,14 @@ fn is_overlap(error: &PublishError) -> bool {
         .source()
         .and_then(|source| source.downcast_ref::<jetstream::Error>())
         .is_some_and(|error| error.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
+}
+
+/// The name of a snapshot that stands in the object store.
+fn reference(body: &[u8]) -> Option<PayloadName> {
+    match body {
+        [REFERENCE, name @ ..] => name.try_into().ok().map(PayloadName::from_bytes),
+        _ => None,
+    }
 }
 
 fn owner_key(partition: PartitionId) -> String {

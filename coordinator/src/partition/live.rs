@@ -10,6 +10,7 @@ use crate::engine::Saga;
 use bytes::Bytes;
 use dirigent_contracts::{
     id::{JournalSeq, SagaAddress},
+    limit,
     time::Timestamp,
 };
 use std::{
@@ -17,6 +18,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
+
+/// How long a large snapshot lives before it is written again: well within the time for which its bucket
+/// keeps it.
+const RENEWAL: Duration = Duration::from_hours(12);
 
 /// How a saga's state is held.
 #[derive(Debug)]
@@ -51,6 +56,9 @@ struct Live {
     owed: usize,
     saving: Saving,
     deadline: Timestamp,
+    /// When its snapshot is to be written again though nothing has come, since the owner began: if it is so
+    /// large that it stands where things are forgotten by age.
+    renewal: Option<Duration>,
 }
 
 impl Held {
@@ -94,6 +102,8 @@ pub(super) struct Table {
     /// Entries with effects that are not acknowledged.
     owed: BTreeMap<JournalSeq, usize>,
     deadlines: BTreeSet<(Timestamp, SagaAddress)>,
+    /// Sagas whose snapshots are to be written again, by when.
+    renewals: BTreeSet<(Duration, SagaAddress)>,
     /// The last entry that was folded.
     folded: JournalSeq,
 }
@@ -109,6 +119,12 @@ impl Table {
         if deadline < Timestamp::NEVER {
             self.deadlines.insert((deadline, address.clone()));
         }
+        // How old one is that stands where things are forgotten by age, nobody knows.
+        let is_large = body.len() > limit::INLINE_SNAPSHOT_BYTES;
+        let renewal = is_large.then_some(Duration::ZERO);
+        if let Some(at) = renewal {
+            self.renewals.insert((at, address.clone()));
+        }
         let live = Live {
             held: Held::Resting(outline, body),
             has_snapshot: true,
@@ -116,6 +132,7 @@ impl Table {
             owed: 0,
             saving: Saving::Nothing,
             deadline,
+            renewal,
         };
         self.sagas.insert(address, live);
         Ok(())
@@ -208,6 +225,7 @@ impl Table {
             owed: 0,
             saving: Saving::Nothing,
             deadline: Timestamp::NEVER,
+            renewal: None,
         });
         live.held = Held::of(state);
         live.owed += owed;
@@ -255,6 +273,7 @@ impl Table {
                 self.unsaved.remove(&(seq, address.clone()));
             }
             self.deadlines.remove(&(live.deadline, address.clone()));
+            self.renew_at(address, None);
             self.sagas.remove(address);
         }
     }
@@ -267,6 +286,7 @@ impl Table {
         now: Duration,
     ) -> Vec<(SagaAddress, Save)> {
         let mut due = Vec::new();
+        let mut large = Vec::new();
         for (_, address) in &self.unsaved {
             let Some(live) = self.sagas.get_mut(address) else {
                 continue;
@@ -283,6 +303,9 @@ impl Table {
                 Held::Whole(saga) if !is_over => {
                     let body = snapshot::encode(saga);
                     live.saving = Saving::Put(body.clone());
+                    if body.len() > limit::INLINE_SNAPSHOT_BYTES || live.renewal.is_some() {
+                        large.push((address.clone(), body.len()));
+                    }
                     let applied = saga.applied();
                     Save::Put { body, applied }
                 }
@@ -294,7 +317,47 @@ impl Table {
             };
             due.push((address.clone(), save));
         }
+        for (address, bytes) in large {
+            let is_large = bytes > limit::INLINE_SNAPSHOT_BYTES;
+            self.renew_at(&address, is_large.then_some(now + RENEWAL));
+        }
+        due.extend(self.due_for_renewal(now));
         due
+    }
+
+    /// The large snapshots that are to be written again, as they are.
+    fn due_for_renewal(&mut self, now: Duration) -> Vec<(SagaAddress, Save)> {
+        let mut due = Vec::new();
+        while let Some((at, address)) = self.renewals.first().cloned() {
+            if at > now {
+                break;
+            }
+            self.renew_at(&address, Some(now + RENEWAL));
+            let Some(live) = self.sagas.get_mut(&address) else {
+                continue;
+            };
+            // One for which something has come is written anyhow.
+            if let (Held::Resting(_, body), Saving::Nothing) = (&live.held, &live.saving)
+                && let Some(saga) = decode(&address, body)
+            {
+                let (body, applied) = (body.clone(), saga.applied());
+                live.saving = Saving::Put(body.clone());
+                due.push((address, Save::Put { body, applied }));
+            }
+        }
+        due
+    }
+
+    fn renew_at(&mut self, address: &SagaAddress, renewal: Option<Duration>) {
+        let Some(live) = self.sagas.get_mut(address) else {
+            return;
+        };
+        if let Some(at) = std::mem::replace(&mut live.renewal, renewal) {
+            self.renewals.remove(&(at, address.clone()));
+        }
+        if let Some(at) = renewal {
+            self.renewals.insert((at, address.clone()));
+        }
     }
 
     /// A save succeeded: the snapshot holds all entries up to `applied`.
@@ -380,4 +443,78 @@ fn decode(address: &SagaAddress, body: &[u8]) -> Option<Saga> {
             );
         })
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Record, fold};
+    use dirigent_contracts::{
+        id::PartitionId,
+        journal::{Entry, EventEntry},
+    };
+    use std::sync::Arc;
+
+    /// The snapshot of a saga that holds so many bytes which no compression makes fewer.
+    fn snapshot_of(bytes: usize) -> (SagaAddress, Bytes) {
+        let mut random = fastrand::Rng::with_seed(1);
+        let noise: String = (0..bytes).map(|_| random.alphanumeric()).collect();
+        let address = SagaAddress {
+            definition: "test".parse().unwrap(),
+            key: "k".parse().unwrap(),
+        };
+        let record = Record {
+            partition: PartitionId(0),
+            seq: JournalSeq(7),
+            at: Timestamp(1),
+            address: address.clone(),
+            trace: None,
+            entry: Entry::Event(EventEntry {
+                name: "early".to_owned(),
+                id: "e-1".to_owned(),
+                data: Arc::new(noise.into()),
+            }),
+        };
+        let mut saga = None;
+        fold(&mut saga, None, &record);
+        (address, snapshot::encode(&saga.unwrap()))
+    }
+
+    #[test]
+    fn a_large_snapshot_is_written_again_after_a_takeover_and_from_time_to_time() {
+        let (address, body) = snapshot_of(1_000_000);
+        let mut table = Table::default();
+        table.load(address.clone(), body.clone()).unwrap();
+        let age = Duration::from_secs(1);
+        for (now, is_due) in [
+            (Duration::ZERO, true),
+            (Duration::ZERO, false),
+            (age, false),
+            (RENEWAL, true),
+            (RENEWAL + age, false),
+            (RENEWAL * 2, true),
+        ] {
+            let due = table.due_for_saving(age, now);
+            assert_eq!(due.len(), usize::from(is_due), "{now:?}");
+            for (_, save) in due {
+                assert!(matches!(
+                    save,
+                    Save::Put { body: again, applied: JournalSeq(7) } if again == body
+                ));
+                table.saved(&address, JournalSeq(7));
+            }
+        }
+        // One that is being written is not written a second time.
+        assert_eq!(table.due_for_saving(age, RENEWAL * 3).len(), 1);
+        assert!(table.due_for_saving(age, RENEWAL * 4).is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_that_is_kept_for_ever_is_not_written_again() {
+        let (address, body) = snapshot_of(1_000);
+        let mut table = Table::default();
+        table.load(address, body).unwrap();
+        let due = table.due_for_saving(Duration::from_secs(1), RENEWAL * 9);
+        assert!(due.is_empty());
+    }
 }

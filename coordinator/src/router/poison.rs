@@ -5,7 +5,7 @@
 
 use super::{capture::Captures, listener};
 use crate::{
-    broker::{Broker, assets, publisher::Published},
+    broker::{Broker, assets, journal, publisher::Published},
     partition::messages,
 };
 use async_nats::jetstream::{self, stream::Config};
@@ -91,7 +91,13 @@ async fn take(broker: &Broker, message: jetstream::Message) -> bool {
         }
         Err(_) => return false,
     };
-    let Ok(command) = envelope::decode::<Command>(&stored.payload) else {
+    let body = journal::whole(
+        &broker.payloads,
+        Some(&stored.headers),
+        stored.payload.clone(),
+    )
+    .await;
+    let Ok(command) = envelope::decode::<Command>(&body) else {
         tracing::error!(subject = %stored.subject, "a command that nobody can read was delivered in vain");
         return true;
     };

@@ -60,5 +60,14 @@ States:
         unknown.failure.map(|failure| failure.error).as_deref(),
         Some("UnknownItem")
     );
+    // Its command and its reply are too large for a message; its words are cut to what words may be.
+    let item = "long".repeat(25_000);
+    let large = stage
+        .run("appraise", "large", json!({"item": item}))
+        .await?;
+    let failure = large.failure.unwrap();
+    assert_eq!(failure.error, "UnknownItem");
+    assert_eq!(failure.cause.len(), 32_768);
+    assert!(failure.cause.contains("longlong"));
     Ok(())
 }

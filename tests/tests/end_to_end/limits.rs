@@ -27,8 +27,10 @@ async fn set(stage: &Stage, limit: Limit, value: Option<u64>) -> anyhow::Result<
 }
 
 /// The words of a refusal that says that something is too large.
-fn too_large<T: std::fmt::Debug>(result: anyhow::Result<T>) -> String {
-    let error = result.unwrap_err();
+fn too_large<T>(result: anyhow::Result<T>) -> String {
+    let Err(error) = result else {
+        panic!("nothing was refused");
+    };
     match error.downcast_ref::<Refused>() {
         Some(refused) if refused.code == ErrorCode::TooLarge => error.to_string(),
         _ => panic!("not refused as too large, but {error:#}"),

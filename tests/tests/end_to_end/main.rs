@@ -12,6 +12,7 @@ mod maps;
 mod metrics;
 mod node;
 mod overload;
+mod payloads;
 mod restarts;
 mod steps;
 mod traces;

@@ -4,6 +4,7 @@ Needs nats-py and msgpack. Run it with NATS_URL set, or with the address as its 
 """
 
 import asyncio
+import hashlib
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
 STREAM = "DIRIGENT_COMMANDS"
+PAYLOADS = "dirigent-payloads"  # bodies of more than INLINE bytes stand in this bucket, named by their SHA-256
+INLINE = 65_536
 ACK_WAIT = 30  # seconds without a sign of life until a command goes to another worker
 
 
@@ -56,8 +59,24 @@ async def keep_alive(message):
         await message.in_progress()
 
 
+async def unpack(js, message):
+    """The body of a command, wherever it stands."""
+    if name := (message.headers or {}).get("Dirigent-Payload"):
+        return (await (await js.object_store(PAYLOADS)).get(name)).data
+    return message.data
+
+
+async def pack(js, headers, body):
+    """The body of a reply as it travels."""
+    if len(body) <= INLINE:
+        return body
+    headers["Dirigent-Payload"] = hashlib.sha256(body).hexdigest()
+    await (await js.object_store(PAYLOADS)).put(headers["Dirigent-Payload"], body)
+    return b""
+
+
 async def execute(js, message, work):
-    command = msgpack.unpackb(message.data)
+    command = msgpack.unpackb(await unpack(js, message))
     alive = asyncio.create_task(keep_alive(message))
     began = time.monotonic()
     try:
@@ -73,7 +92,7 @@ async def execute(js, message, work):
     if trace := (message.headers or {}).get("traceparent"):
         headers["traceparent"] = trace
     # The reply is stored before the command is acknowledged: a crash between the two repeats it.
-    await js.publish(command["reply_to"], reply, headers=headers)
+    await js.publish(command["reply_to"], await pack(js, headers, reply), headers=headers)
     alive.cancel()
     await message.ack()
 
