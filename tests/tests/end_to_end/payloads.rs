@@ -115,7 +115,7 @@ async fn a_saga_that_is_too_large_for_a_message_survives_its_coordinator() -> an
     stage.coordinator.take().unwrap().stop().await;
     assert!(stage.messages("OBJ_dirigent-payloads").await? > 0);
     let (largest, _) = messages(&stage, "KV_dirigent-sagas").await?;
-    assert!(largest < 1_000, "a snapshot of {largest} bytes");
+    assert!(largest < 2_000, "a snapshot of {largest} bytes");
     let client = stage.nats.connect().await?;
     let again = Coordinator::start(client, settings("again"), Telemetry::default()).await?;
     stage.coordinator = Some(again);
