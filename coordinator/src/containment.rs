@@ -40,21 +40,6 @@ pub(crate) fn fold(
     })
 }
 
-/// Folds an entry, and sets it aside if that breaks off: what an owner makes of it, at the price of a copy of
-/// the state.
-pub(crate) fn fold_or_set_aside(
-    probe: Option<Probe>,
-    state: &mut Option<Saga>,
-    program: Option<&Program>,
-    record: &Record,
-) -> Effects {
-    let before = state.clone();
-    fold(probe, state, program, record).unwrap_or_else(|why| {
-        *state = before;
-        engine::set_aside(state, &why, record)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

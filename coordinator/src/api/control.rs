@@ -59,7 +59,7 @@ impl Api {
             task,
             command,
         } = token;
-        let (state, _) = self.refold(&saga).await?;
+        let state = self.state(&saga).await?;
         if !state.run().is_some_and(|run| run.awaits(command)) {
             let message = format!("nobody waits for this token any more: {saga} has gone on");
             return Err(Refusal::new(ErrorCode::Conflict, message));
@@ -90,7 +90,7 @@ impl Api {
         caller: Caller,
     ) -> Result<Accepted, Refusal> {
         limits::check_reason(&request.reason)?;
-        let (state, _) = self.refold(&request.saga).await?;
+        let state = self.state(&request.saga).await?;
         if let Some(run) = state.run().filter(|run| run.status().is_terminal()) {
             let message = format!("{} is over: it has {}", request.saga, run.status());
             return Err(Refusal::new(ErrorCode::Conflict, message));
@@ -107,7 +107,7 @@ impl Api {
         caller: Caller,
     ) -> Result<Accepted, Refusal> {
         limits::check_reason(&request.reason)?;
-        let (state, _) = self.refold(&request.saga).await?;
+        let state = self.state(&request.saga).await?;
         let status = state
             .run()
             .map_or(SagaStatus::Running, super::super::engine::saga::Run::status);

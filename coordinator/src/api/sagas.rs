@@ -12,7 +12,6 @@ use dirigent_contracts::{
         DescribeRequest, ErrorCode, HistoryAnswer, HistoryRequest, ListAnswer, ListRequest,
         SagaDescription, SagaSummary, StartAnswer, StartRequest,
     },
-    history::HistoryEvent,
     id::{DefinitionDigest, DefinitionName, PartitionId, SagaAddress, SagaKey},
     journal::Start,
     outcome::SagaStatus,
@@ -126,7 +125,7 @@ impl Api {
         &self,
         request: DescribeRequest,
     ) -> Result<SagaDescription, Refusal> {
-        let (saga, _) = self.refold(&request.saga).await?;
+        let saga = self.state(&request.saga).await?;
         let digest = saga.run().map(engine::Run::digest);
         let program = match digest {
             Some(digest) => {
@@ -141,20 +140,20 @@ impl Api {
     }
 
     pub(super) async fn history(&self, request: HistoryRequest) -> Result<HistoryAnswer, Refusal> {
-        let (_, events) = self.refold(&request.saga).await?;
-        Ok(HistoryAnswer { events })
-    }
-
-    /// The state of a saga that has started, and what happened to it.
-    pub(super) async fn refold(
-        &self,
-        address: &SagaAddress,
-    ) -> Result<(Saga, Vec<HistoryEvent>), Refusal> {
+        let address = &request.saga;
         let partition = PartitionId::of(&address.key, self.broker.partitions);
-        match self.refold.saga(partition, address).await? {
-            (Some(saga), history) if saga.run().is_some() => Ok((saga, history)),
+        match self.refold.history(partition, address).await? {
+            (Some(saga), events) if saga.run().is_some() => Ok(HistoryAnswer { events }),
             _ => Err(unknown(address)),
         }
+    }
+
+    /// The state of a saga that has started.
+    pub(super) async fn state(&self, address: &SagaAddress) -> Result<Saga, Refusal> {
+        let partition = PartitionId::of(&address.key, self.broker.partitions);
+        let state = self.refold.state(partition, address).await?;
+        let started = state.filter(|saga| saga.run().is_some());
+        started.ok_or_else(|| unknown(address))
     }
 
     pub(super) async fn list(&self, request: ListRequest) -> Result<ListAnswer, Refusal> {

@@ -5,13 +5,14 @@ use crate::{
     broker::{BrokerError, snapshots::Snapshots},
     containment::{self, Probe},
     definitions::Definitions,
-    engine::{Record, Saga},
+    engine::{self, Record, Saga},
 };
 use dirigent_contracts::{
     history::HistoryEvent,
-    id::{PartitionId, SagaAddress},
+    id::{JournalSeq, PartitionId, SagaAddress},
     journal::Entry,
 };
+use std::collections::BTreeMap;
 
 /// What is folded again, and with what.
 #[derive(Clone, Debug)]
@@ -22,29 +23,34 @@ pub(crate) struct Refold {
 }
 
 impl Refold {
-    /// The state of a saga, and what happened to it, as far back as its journal goes.
-    ///
-    /// The state is that of its owner: its snapshot, if there is one, with what has come since. Another build
-    /// than the one that folded the entries first may make something else of them; so the history is what
-    /// this one makes of them.
-    pub(crate) async fn saga(
+    /// The state of a saga, as its owner has it: its snapshot, if there is one, with what has come since.
+    pub(crate) async fn state(
+        &self,
+        partition: PartitionId,
+        address: &SagaAddress,
+    ) -> Result<Option<Saga>, BrokerError> {
+        let (snapshot, records) = tokio::try_join!(
+            self.snapshot(partition, address),
+            self.records(partition, address),
+        )?;
+        Ok(self.fold(snapshot, &records).await.0)
+    }
+
+    /// What happened to a saga, as far back as its journal goes. It is what this build makes of the entries;
+    /// one that folded them first may have made something else of them.
+    pub(crate) async fn history(
         &self,
         partition: PartitionId,
         address: &SagaAddress,
     ) -> Result<(Option<Saga>, Vec<HistoryEvent>), BrokerError> {
-        let (records, snapshot) = tokio::join!(
-            self.records(partition, address),
-            self.snapshot(partition, address),
-        );
-        let (records, snapshot) = (records?, snapshot?);
+        let records = self.records(partition, address).await?;
         let mut kinds = records.iter().map(|record| &record.entry);
-        let has_start = kinds.any(|entry| matches!(entry, Entry::Start(_)));
-        if snapshot.is_none() || !has_start {
-            return Ok(self.fold(snapshot, &records).await);
-        }
-        let (_, history) = self.fold(None, &records).await;
-        let (state, _) = self.fold(snapshot, &records).await;
-        Ok((state, history))
+        let before = if kinds.any(|entry| matches!(entry, Entry::Start(_))) {
+            None
+        } else {
+            self.snapshot(partition, address).await?
+        };
+        Ok(self.fold(before, &records).await)
     }
 
     /// The state of a saga before an entry, as its owner had it: the snapshot, and what came since.
@@ -77,13 +83,36 @@ impl Refold {
         Ok(body.and_then(|body| snapshot::decode(&body).ok()))
     }
 
+    /// Folds entries that come after a state. One whose fold breaks off is set aside, as its owner did; then the
+    /// fold begins anew, so that entries which are sound, nearly all, cost no copy of the state.
     async fn fold(
+        &self,
+        before: Option<Saga>,
+        records: &[Record],
+    ) -> (Option<Saga>, Vec<HistoryEvent>) {
+        let mut unsound = BTreeMap::new();
+        loop {
+            match self.fold_but(before.clone(), records, &unsound).await {
+                Ok(folded) => return folded,
+                Err((seq, why)) => drop(unsound.insert(seq, why)),
+            }
+        }
+    }
+
+    async fn fold_but(
         &self,
         mut state: Option<Saga>,
         records: &[Record],
-    ) -> (Option<Saga>, Vec<HistoryEvent>) {
+        unsound: &BTreeMap<JournalSeq, String>,
+    ) -> Result<(Option<Saga>, Vec<HistoryEvent>), (JournalSeq, String)> {
         let mut history = Vec::new();
-        for record in records {
+        let applied = state.as_ref().map_or(JournalSeq(0), Saga::applied);
+        for record in records.iter().filter(|record| record.seq > applied) {
+            if let Some(why) = unsound.get(&record.seq) {
+                let effects = engine::set_aside(&mut state, why, record);
+                history.extend(effects.history);
+                continue;
+            }
             let digest = match (state.as_ref().and_then(Saga::run), &record.entry) {
                 (Some(run), _) => Some(run.digest()),
                 (None, Entry::Start(start)) => Some(&start.digest),
@@ -94,10 +123,9 @@ impl Refold {
                 Some(digest) => self.definitions.program(name, digest).await,
                 None => None,
             };
-            let program = program.as_deref();
-            let effects = containment::fold_or_set_aside(self.probe, &mut state, program, record);
-            history.extend(effects.history);
+            let effects = containment::fold(self.probe, &mut state, program.as_deref(), record);
+            history.extend(effects.map_err(|why| (record.seq, why))?.history);
         }
-        (state, history)
+        Ok((state, history))
     }
 }
