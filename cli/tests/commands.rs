@@ -131,7 +131,7 @@ async fn a_definition_is_checked_deployed_started_and_watched() {
         said.out.starts_with("coordinators 1, partitions 2"),
         "{said:?}"
     );
-    assert!(said.out.contains("\nrefusal "), "{said:?}");
+    assert!(said.out.contains(" refusal "), "{said:?}");
     let said = person.types("top -o json --interval 100ms").await;
     let board: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(board["partitions"][0]["owner"], "test", "{board:#}");

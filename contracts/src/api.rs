@@ -128,8 +128,11 @@ pub struct SagaDescription {
     pub saga: SagaAddress,
     /// The partition that it lives in.
     pub partition: PartitionId,
-    /// The run's identity; also the trace id, if no caller gave another.
+    /// The run's identity.
     pub run: RunId,
+    /// The id of its trace, 32 hexadecimal digits: its caller's, or the run's.
+    #[serde(default)]
+    pub trace_id: String,
     /// The version that it runs.
     pub digest: DefinitionDigest,
     /// How it stands.

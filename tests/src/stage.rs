@@ -310,7 +310,11 @@ pub fn story(history: &[HistoryEvent]) -> Vec<String> {
     for event in history {
         story.push(match &event.what {
             Happening::StateExited { state, .. } => format!("done {state}"),
-            Happening::StateAborted { state, .. } => format!("aborted {state}"),
+            Happening::StateAborted {
+                state,
+                has_members: false,
+                ..
+            } => format!("aborted {state}"),
             Happening::RetryScheduled { state, .. } => format!("retry {state}"),
             Happening::ErrorCaught { state, .. } => format!("caught {state}"),
             Happening::StepUndone { state } => format!("undone {state}"),

@@ -55,7 +55,7 @@ pub(crate) fn description(saga: &SagaDescription) -> String {
         row("parent", Cell::new(&parent.saga));
     }
     row("version", Cell::new(saga.digest.short()));
-    row("trace", Cell::new(saga.run));
+    row("trace", Cell::new(&saga.trace_id));
     row("partition", Cell::new(saga.partition));
     row("input", Cell::new(pretty(&saga.input)));
     if let Some(output) = &saga.output {

@@ -200,8 +200,15 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
         | H::TaskAbandoned { .. }
         | H::PauseEnded { .. }
         | H::MemberEnded { .. }
-        | H::EventTaken { .. } => return None,
-        H::StateAborted { state, .. } => Line::new('✗', format!("{state} is broken off")),
+        | H::EventTaken { .. }
+        | H::StateAborted {
+            has_members: true, ..
+        } => return None,
+        H::StateAborted {
+            state,
+            has_members: false,
+            ..
+        } => Line::new('✗', format!("{state} is broken off")),
         H::EvaluationFailed { state, failure } => bad(state.clone()).detail(failure.to_string()),
         H::TaskScheduled {
             state,

@@ -310,7 +310,13 @@ impl<'a> Change<'a> {
 
     /// The values of a label, in order.
     fn values(&self, label: &str) -> BTreeSet<&'a str> {
-        let series = self.series.iter();
+        // A series that has never counted anything is nobody's: that of all beyond the limit.
+        let series = self.series.iter().filter(|(_, sample)| {
+            !matches!(
+                sample.measured,
+                Measured::Number { value: 0.0 } | Measured::Distribution { count: 0, .. }
+            )
+        });
         let values = series.filter_map(|(_, sample)| sample.labels.get(label));
         values.map(String::as_str).collect()
     }

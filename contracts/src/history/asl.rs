@@ -85,7 +85,12 @@ impl Projection {
             H::StateExited { state, kind, .. } => {
                 self.say(&format!("{kind}StateExited"), Some(state), at);
             }
-            H::StateAborted { state, kind, .. } => {
+            H::StateAborted {
+                state,
+                kind,
+                has_members: false,
+                ..
+            } => {
                 // The state is not named there.
                 let _ = state;
                 self.say(&format!("{kind}StateAborted"), None, at);

@@ -99,6 +99,9 @@ pub enum Happening {
         /// When it was entered.
         #[serde(default)]
         since: Timestamp,
+        /// Whether it waited for its members, which are told to have ended.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        has_members: bool,
     },
     /// An expression, a path or a template of a state could not be evaluated.
     EvaluationFailed {

@@ -190,6 +190,7 @@ impl Run {
                 state: name,
                 kind,
                 since,
+                ..
             } => ended(state, around, *since, of_state(name, kind)).broken_off(true),
             H::MemberEnded {
                 state: name,

@@ -496,14 +496,17 @@ impl<'a> Turn<'a> {
 
     /// Stops whatever a scope does, and gives what there is to undo in it.
     pub(super) fn abort(&mut self, number: u32) -> Vec<Undo> {
+        let is_under_way = |turn: &Self| {
+            let activity = turn.scope(number).map(|scope| &scope.activity);
+            !matches!(activity, None | Some(Activity::Moving | Activity::Held(_)))
+        };
+        let was_under_way = is_under_way(self);
         self.stop_members(number);
         let Some(state) = self.state_of(number) else {
             return Vec::new();
         };
-        let is_under_way = self
-            .scope(number)
-            .is_some_and(|scope| !matches!(scope.activity, Activity::Moving | Activity::Held(_)));
-        if is_under_way {
+        if was_under_way {
+            let has_members = !is_under_way(self);
             let since = self.entered_at(number);
             self.tell(
                 number,
@@ -511,6 +514,7 @@ impl<'a> Turn<'a> {
                     state: state.name.to_string(),
                     kind: state.kind_name.to_owned(),
                     since,
+                    has_members,
                 },
             );
         }

@@ -8,6 +8,7 @@ use super::{
 use dirigent_contracts::{
     api::{self, SagaDescription},
     time::Timestamp,
+    trace::trace_of,
 };
 
 /// Describes a saga that has started; `None` for one that has not.
@@ -19,6 +20,7 @@ pub fn describe(saga: &Saga, program: Option<&Program>) -> Option<SagaDescriptio
         saga: saga.address().clone(),
         partition: saga.partition(),
         run: run.id(),
+        trace_id: format!("{:032x}", trace_of(run.id(), run.trace())),
         digest: run.digest().clone(),
         status: run.status(),
         started_at: run.started_at(),

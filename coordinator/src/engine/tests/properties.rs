@@ -1,6 +1,7 @@
 //! What holds for any saga, any order of its entries, and any duplication of them.
 
 use super::*;
+use dirigent_contracts::trace;
 use proptest::prelude::*;
 use serde_json::{Map, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -247,6 +248,43 @@ fn judge(play: &Play, deeds: &BTreeMap<String, Deed>, composition: &Composition)
     }
 }
 
+/// Every span that began has ended once, where and when it began, within the one around it.
+fn judge_spans(play: &Play) {
+    let run = play.saga.as_ref().and_then(Saga::run).unwrap();
+    let run = trace::Run {
+        id: run.id(),
+        caller: run.trace(),
+        started_at: run.started_at(),
+    };
+    let mut ended = BTreeMap::new();
+    for span in play.history.iter().filter_map(|event| run.ended(event)) {
+        assert!(span.start <= span.end.unwrap(), "{span:?}");
+        let known = ended.insert(span.id, span);
+        assert_eq!(known, None, "told twice");
+    }
+    for span in play.history.iter().flat_map(|event| run.begun(event)) {
+        let of = ended.get(&span.id);
+        // A pause that is cut short has no span: its state's says that it was broken off.
+        if of.is_none() && matches!(span.what, trace::What::Pause { .. }) {
+            continue;
+        }
+        let of = of.unwrap_or_else(|| panic!("{span:?} never ended in {:#?}", play.history));
+        assert_eq!((of.start, of.parent), (span.start, span.parent), "{of:?}");
+    }
+    for span in ended.values() {
+        match span.parent {
+            None => assert_eq!(span.id, trace::identity::of_saga(run.id)),
+            Some(parent) => {
+                let around = &ended[&parent];
+                assert!(
+                    around.start <= span.start && span.end <= around.end,
+                    "{span:?} is not within {around:?}"
+                );
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
@@ -282,6 +320,16 @@ proptest! {
         let (stored, _) = perform(&parts, &choices, true);
         prop_assert_eq!(&plain.saga, &stored.saga);
         prop_assert_eq!(&plain.effects, &stored.effects);
+    }
+
+    #[test]
+    fn every_span_ends_once_within_the_one_around_it(
+        parts in parts(),
+        choices in prop::collection::vec(any::<u8>(), 0..200),
+        is_stored in any::<bool>(),
+    ) {
+        let (play, _) = perform(&parts, &choices, is_stored);
+        judge_spans(&play);
     }
 
     #[test]
