@@ -118,6 +118,7 @@ mod tests {
         let saga: SagaDescription = serde_json::from_value(json!({
             "definition": "order", "key": "o-1", "partition": 3,
             "run": "0123456789abcdef0123456789abcdef",
+            "trace_id": "0123456789abcdef0123456789abcdef",
             "digest": "a".repeat(64),
             "status": "running", "started_at": 1_700_000_000_000_000_i64,
             "updated_at": 1_700_000_001_250_000_i64,
