@@ -27,7 +27,7 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Starts that one coordinator works on at a time. When the broker is slow to store them, further ones
 /// are refused at once: they would wait where nobody counts them.
-pub(crate) const MOST_STARTS: usize = 256;
+pub(crate) const MOST_STARTS: usize = 1_024;
 
 /// What there is too much of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,6 +6,7 @@ use crate::engine::{
     store::{Content, Format, ItemSource, StoreRequest, StoredObject},
 };
 use dirigent_contracts::{
+    error_name,
     history::{Happening, HistoryEvent},
     id::SagaAddress,
     journal::{Control, Entry, Start},
@@ -72,6 +73,17 @@ fn show(
     document: &str,
     input: Value,
     objects: &[Value],
+    work: impl FnMut(&Command) -> Result<Value, &'static str>,
+) -> Show {
+    show_limited(SagaLimits::default(), document, input, objects, work)
+}
+
+/// The same, of a saga with these limits.
+fn show_limited(
+    limits: SagaLimits,
+    document: &str,
+    input: Value,
+    objects: &[Value],
     mut work: impl FnMut(&Command) -> Result<Value, &'static str>,
 ) -> Show {
     let program: Program = match crate::compile("test.yaml", document) {
@@ -86,7 +98,7 @@ fn show(
         trigger: None,
         parent: None,
         part: None,
-        limits: SagaLimits::default(),
+        limits,
     };
     world.push(root.clone(), Entry::Start(start));
     let mut show = Show::default();
@@ -337,6 +349,23 @@ fn items_are_read_as_they_are_needed_and_only_then() {
         most: None,
     };
     assert_eq!(show.reads[0].0, source);
+}
+
+#[test]
+fn no_more_items_are_read_than_the_limit() {
+    let objects: Vec<Value> = (0..701).map(|n| json!({ "n": n })).collect();
+    let limits = SagaLimits {
+        map_items: 700,
+        ..SagaLimits::default()
+    };
+    let document = map(&format!("{READER}\n    MaxConcurrency: 10"));
+    let input = json!({"bucket": "b"});
+    let show = show_limited(limits, &document, input.clone(), &objects[..700], echo);
+    assert_eq!(show.output().as_array().unwrap().len(), 700);
+    let show = show_limited(limits, &document, input, &objects, echo);
+    assert_eq!(show.error(), error_name::ITEM_READER_FAILED);
+    let failure = show.outcome.unwrap().failure.unwrap();
+    assert!(failure.cause.contains("at most 700 items"), "{failure}");
 }
 
 #[test]
