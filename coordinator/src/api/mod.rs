@@ -203,7 +203,7 @@ impl Api {
         let result = self
             .perform(operation, &request.message.payload, caller)
             .await;
-        let most = self.broker.client.server_info().max_payload;
+        let most = self.broker.client.max_payload();
         let result = result.and_then(|answer| within(most, answer));
         self.respond(operation, request, result).await;
     }

@@ -38,7 +38,7 @@ const WORTH_A_WARNING: u32 = 5;
 const MOST_PENDING: usize = 8_192;
 /// How often it is looked after what was not acknowledged in time, or is to be repeated.
 const LOOK_INTERVAL: Duration = Duration::from_millis(25);
-/// Most messages and acknowledgements that are taken in one go.
+/// Most messages that are taken from the queue in one go.
 const AT_ONCE: usize = 64;
 
 /// A message on its way to a stream.

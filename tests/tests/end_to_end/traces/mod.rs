@@ -82,8 +82,8 @@ async fn a_saga_is_a_tree_of_its_states_attempts_and_executions() -> anyhow::Res
 #[tokio::test]
 async fn an_attempt_is_linked_to_the_one_before_and_the_pause_lies_between() -> anyhow::Result<()> {
     let traced = Traced::start().await?;
-    traced.stage.deploy("order", TWO_STEPS).await?;
     let document = "
+Extensions: [saga/1]
 QueryLanguage: JSONata
 StartAt: Try
 States:
@@ -94,8 +94,7 @@ States:
     Next: Rest
   Rest: { Type: Wait, Seconds: 1, End: true }
 ";
-    let document = format!("Extensions: [saga/1]\n{}", document.trim_start());
-    traced.stage.deploy("retried", &document).await?;
+    traced.stage.deploy("retried", document).await?;
     let input = json!({"flaky": 1});
     traced.stage.run("retried", "k-1", input).await?;
     insta::assert_snapshot!(traced.drawn(9).await?);
