@@ -15,8 +15,9 @@ pub struct Settings {
     pub partitions: Option<u16>,
     /// How many servers keep each stream and bucket that is created.
     pub replicas: usize,
-    /// How long journals, commands and events are kept.
-    pub retention: Duration,
+    /// How long journals and outcomes are kept, if the installation is created. `None`: 7 days then, else
+    /// as it is. An installation that keeps them for another time than asked for is an error.
+    pub retention: Option<Duration>,
     /// A saga whose last change is older is saved; also how often the checkpoint moves.
     pub snapshot_interval: Duration,
     /// How long stopping waits for what is under way.
@@ -42,6 +43,17 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
 }
 
+/// How long journals and outcomes are kept unless it is said.
+const DEFAULT_RETENTION: Duration = Duration::from_hours(7 * 24);
+
+impl Settings {
+    /// How long what is created keeps its messages.
+    #[must_use]
+    pub fn retention_of_new(&self) -> Duration {
+        self.retention.unwrap_or(DEFAULT_RETENTION)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -51,7 +63,7 @@ impl Default for Settings {
             ),
             partitions: None,
             replicas: 1,
-            retention: Duration::from_hours(7 * 24),
+            retention: None,
             snapshot_interval: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(10),
             start_backlog: 2_000,

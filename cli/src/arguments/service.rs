@@ -39,6 +39,10 @@ pub(crate) struct CoordinatorArguments {
     /// On how many brokers of a cluster each stream is kept
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub(crate) replicas: u8,
+    /// How long journals and outcomes are kept, such as 72h; 168h, a week, if it is not said. Only when the
+    /// installation is created; `nats stream edit` changes it afterwards
+    #[arg(long, value_name = "TIME", value_parser = retention)]
+    pub(crate) retention: Option<Duration>,
     /// Refuse new sagas, or leave their events in the stream, while more commands than this wait for the
     /// workers of one of their tasks, or more entries than this wait in their partition
     #[arg(long, value_name = "N", default_value_t = 2_000)]
@@ -61,4 +65,12 @@ pub(crate) struct CoordinatorArguments {
         hide_env_values = true
     )]
     pub(crate) metrics_listen: Option<SocketAddr>,
+}
+
+/// At least a minute: a shorter one would take entries from under the coordinators' hands.
+fn retention(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        short if short < Duration::from_mins(1) => Err("at least a minute".to_owned()),
+        time => Ok(time),
+    }
 }

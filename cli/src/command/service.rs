@@ -23,6 +23,7 @@ pub(super) async fn coordinator(
         name,
         partitions: arguments.partitions.map(Into::into),
         replicas: usize::from(arguments.replicas),
+        retention: arguments.retention,
         start_backlog: arguments.start_backlog,
         queue_limit: arguments.queue_limit,
         max_deliveries: i64::from(arguments.max_deliveries),

@@ -190,10 +190,14 @@ fn drifts(found: &stream::Config, wanted: &stream::Config) -> Vec<Finding> {
             "`nats stream edit --discard new`: what nobody has read must not be dropped",
         );
     }
-    if !found.max_age.is_zero() && !wanted.max_age.is_zero() && found.max_age < wanted.max_age {
+    // How long journals are kept is the operator's choice; see `age` for a saga that outlives its own.
+    if *name == subject::COMMANDS_STREAM && !found.max_age.is_zero() {
         warn(
-            format!("kept for {:?}, not {:?}", found.max_age, wanted.max_age),
-            "no saga may live longer than its journal is kept, nor be started anew within that time",
+            format!(
+                "a command that waits longer than {:?} is lost",
+                found.max_age
+            ),
+            "`nats stream edit --max-age 0`: its saga would wait for its own time limit",
         );
     }
     if found.duplicate_window < wanted.duplicate_window {

@@ -87,14 +87,15 @@ pub(super) async fn prepare(
         ),
     );
     let (partitions_bucket, definitions, sagas, _) = buckets?;
-    payloads(context, settings).await?;
     let installation = Installation::open(partitions_bucket.clone(), settings.partitions).await?;
     let streams = streams(installation.partitions(), settings);
     let ensured = streams
         .into_iter()
         .map(|config| ensure_stream(context, config));
-    let infos = futures::future::try_join_all(ensured).await?;
-    let replicas = infos
+    let found = futures::future::try_join_all(ensured).await?;
+    check_retention(&found, settings.retention)?;
+    payloads(context, settings, &found).await?;
+    let replicas = found
         .iter()
         .map(|config| config.num_replicas)
         .min()
@@ -129,14 +130,15 @@ fn lacks_jetstream(error: &AccountErrorKind) -> bool {
 /// The streams of an installation.
 #[must_use]
 pub fn streams(partitions: u16, settings: &Settings) -> Vec<Config> {
+    let retention = settings.retention_of_new();
     let base = |name: String, filter: String, description: &str| Config {
         name,
         subjects: vec![filter],
         description: Some(description.to_owned()),
         num_replicas: settings.replicas,
         storage: StorageType::File,
-        max_age: settings.retention,
-        duplicate_window: DUPLICATE_WINDOW.min(settings.retention),
+        max_age: retention,
+        duplicate_window: DUPLICATE_WINDOW.min(retention),
         allow_direct: true,
         // An operator's size limit must push back, never eat what nobody has read.
         discard: DiscardPolicy::New,
@@ -151,6 +153,8 @@ pub fn streams(partitions: u16, settings: &Settings) -> Vec<Config> {
     });
     let commands = Config {
         retention: RetentionPolicy::WorkQueue,
+        // A saga waits for its command, however long no worker comes.
+        max_age: Duration::ZERO,
         ..base(
             subject::COMMANDS_STREAM.to_owned(),
             "dirigent.command.>".to_owned(),
@@ -274,6 +278,31 @@ pub fn check(found: &Config, wanted: &Config) -> Result<(), BrokerError> {
     Ok(())
 }
 
+/// Whether journals and outcomes are kept as long as somebody asked for.
+fn check_retention(found: &[Config], asked: Option<Duration>) -> Result<(), BrokerError> {
+    let Some(asked) = asked else { return Ok(()) };
+    let other = found
+        .iter()
+        .filter(|stream| is_journal(stream) || stream.name == subject::EVENTS_STREAM)
+        .find(|stream| stream.max_age != asked);
+    match other {
+        None => Ok(()),
+        Some(stream) => Err(BrokerError::Unfit {
+            stream: stream.name.clone(),
+            problem: format!("it keeps messages for {:?}, not {asked:?}", stream.max_age),
+            remedy:
+                "leave the setting out, or change this stream, and all others that it is for, with \
+                     `nats stream edit --max-age`"
+                    .to_owned(),
+        }),
+    }
+}
+
+fn is_journal(stream: &Config) -> bool {
+    let filter = "dirigent.journal.";
+    stream.subjects.iter().any(|it| it.starts_with(filter))
+}
+
 async fn bucket(
     context: &Context,
     settings: &Settings,
@@ -308,18 +337,20 @@ async fn bucket(
     created.map_err(|error| BrokerError::request(format!("the bucket {name}"), &error))
 }
 
-/// The bucket of bodies that are too large for a message. It keeps them for twice as long as a message that
-/// names them is kept, so that one which is named anew shortly before its time lives on.
-async fn payloads(context: &Context, settings: &Settings) -> Result<(), BrokerError> {
+/// The bucket of bodies that are too large for a message. It keeps them for twice as long as journals keep the
+/// entries that name them, so that one which is named anew shortly before its time lives on.
+async fn payloads(
+    context: &Context,
+    settings: &Settings,
+    streams: &[Config],
+) -> Result<(), BrokerError> {
+    let kept = streams.iter().filter(|it| is_journal(it));
+    let is_kept_for_ever = kept.clone().any(|journal| journal.max_age.is_zero());
+    let longest = kept.map(|journal| journal.max_age).max();
+    let needed = longest
+        .filter(|_| !is_kept_for_ever)
+        .unwrap_or(Duration::ZERO);
     let name = subject::PAYLOADS_BUCKET;
-    let config = object_store::Config {
-        bucket: name.to_owned(),
-        description: Some("Bodies that are too large for a message".to_owned()),
-        max_age: settings.retention * 2,
-        storage: StorageType::File,
-        num_replicas: settings.replicas,
-        ..object_store::Config::default()
-    };
     let found = context.get_stream(format!("OBJ_{name}")).await;
     if let Ok(found) = found {
         let found = &found.cached_info().config;
@@ -328,18 +359,32 @@ async fn payloads(context: &Context, settings: &Settings) -> Result<(), BrokerEr
             subjects: found.subjects.clone(),
             ..Config::default()
         };
-        if found.max_age > Duration::ZERO && found.max_age < settings.retention {
+        if !found.max_age.is_zero() && (needed.is_zero() || found.max_age < needed) {
+            let journals = if needed.is_zero() {
+                "for ever".to_owned()
+            } else {
+                format!("for {needed:?}")
+            };
             return Err(BrokerError::Unfit {
                 stream: found.name.clone(),
                 problem: format!(
-                    "it forgets after {:?} what journals name for {:?}",
-                    found.max_age, settings.retention
+                    "it forgets after {:?} what journals name {journals}",
+                    found.max_age
                 ),
-                remedy: "raise its maximum age".to_owned(),
+                remedy: "raise it with `nats stream edit --max-age`, best to twice as long"
+                    .to_owned(),
             });
         }
         return check(found, &wanted);
     }
+    let config = object_store::Config {
+        bucket: name.to_owned(),
+        description: Some("Bodies that are too large for a message".to_owned()),
+        max_age: needed * 2,
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        ..object_store::Config::default()
+    };
     // Two coordinators that start together create the same, and both succeed.
     let created = context.create_object_store(config).await;
     created
@@ -394,11 +439,8 @@ pub(crate) async fn ensure_command_consumer(
         ..pull::Config::default()
     };
     let ensured = stream.get_or_create_consumer(&name, config).await;
-    let found = &ensured
-        .map_err(|error| failed(&error))?
-        .cached_info()
-        .config
-        .clone();
+    let ensured = ensured.map_err(|error| failed(&error))?;
+    let found = &ensured.cached_info().config;
     let is_untouched = (found.ack_wait, found.max_deliver) == (ack_wait, max_deliver);
     let wanted = (settings.ack_wait, settings.max_deliveries);
     if is_untouched && wanted != (ack_wait, max_deliver) {

@@ -263,7 +263,11 @@ impl Pipeline {
             let under_way = self.pending.len() + self.packing.len();
             let room = MOST_PENDING.saturating_sub(under_way).min(AT_ONCE);
             tokio::select! {
+                // What is overdue comes first: acknowledgements and orders may never pause.
                 biased;
+                _ = look.tick(), if self.is_busy() => {
+                    self.look().await;
+                }
                 Some(acknowledgement) = acknowledgements.next() => self.hear(&acknowledgement),
                 count = queue.recv_many(&mut orders, room), if is_open && room > 0 => {
                     is_open = count > 0;
@@ -273,9 +277,6 @@ impl Pipeline {
                 }
                 Some(packed) = self.packing.next(), if !self.packing.is_empty() => {
                     self.packed(packed).await;
-                }
-                _ = look.tick(), if self.is_busy() => {
-                    self.look().await;
                 }
             }
         }
@@ -420,13 +421,6 @@ impl Pipeline {
         let instruments = self.metrics.instruments();
         instruments.publish_duration.record(took, &[]);
         (order.done)(published);
-        // What is acknowledged in order leaves nothing behind.
-        while let Some((_, number)) = self.sent.front() {
-            if self.pending.contains_key(number) {
-                break;
-            }
-            self.sent.pop_front();
-        }
     }
 }
 

@@ -65,26 +65,23 @@ pub(super) async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Resul
     let trace = tools.spans.sampling().attempt(parent.command, *trace);
     let message = messages::start_child(tools.partitions, child, parent.command, body, trace);
     let subject = message.subject().to_owned();
-    match tools.publisher.publish(message).await {
-        Published::AlreadyExists => match first_start(tools, &subject).await {
-            Some(Start {
-                parent: Some(of), ..
-            }) if of.command == parent.command => Ok(()),
-            _ => {
-                let reason = format!("the saga {child} was started by somebody else");
-                Err(Refused::Never(reason))
-            }
-        },
-        published => stored(published),
-    }
-}
-
-/// The start that stands where another was to stand. There is one: a server that does not know it yet
-/// is asked again.
-async fn first_start(tools: &Tools, subject: &str) -> Option<Start> {
     loop {
-        match tools.snapshots.first_of_subject(subject).await {
-            Ok(Some(first)) => return envelope::decode(&first.body).ok(),
+        match tools.publisher.publish(message.clone()).await {
+            Published::AlreadyExists => {}
+            published => return stored(published),
+        }
+        match tools.snapshots.first_of_subject(&subject).await {
+            Ok(Some(first)) => {
+                let start = envelope::decode::<Start>(&first.body);
+                let parent_of_first = start.ok().and_then(|start| start.parent);
+                return match parent_of_first {
+                    Some(of) if of.command == parent.command => Ok(()),
+                    _ => Err(Refused::Never(format!(
+                        "the saga {child} was started by somebody else"
+                    ))),
+                };
+            }
+            // Its time is over meanwhile, or the server that answered does not know it yet.
             Ok(None) => {}
             Err(error) => tracing::warn!(subject, %error, "a start cannot be read; trying on"),
         }

@@ -170,7 +170,7 @@ impl Captures {
                 description: Some("Events that no other stream keeps".to_owned()),
                 storage: StorageType::File,
                 num_replicas: self.settings.replicas,
-                max_age: self.settings.retention,
+                max_age: self.settings.retention_of_new(),
                 discard: DiscardPolicy::New,
                 allow_direct: true,
                 ..Config::default()

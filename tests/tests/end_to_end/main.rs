@@ -6,6 +6,7 @@ mod control;
 mod events;
 mod examples;
 mod hostile;
+mod installation;
 mod languages;
 mod limits;
 mod maps;

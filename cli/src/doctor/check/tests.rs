@@ -146,10 +146,10 @@ fn whatever_weakens_a_promise_is_found() {
         ("streams", Level::Warning, "drops", |it| {
             edit(it, "DIRIGENT_EVENTS", "discard", json!("old"));
         }),
-        ("streams", Level::Warning, "kept for", |it| {
+        ("streams", Level::Warning, "is lost", |it| {
             edit(
                 it,
-                "DIRIGENT_JOURNAL_0",
+                "DIRIGENT_COMMANDS",
                 "max_age",
                 json!(3_600_000_000_000_u64),
             );
