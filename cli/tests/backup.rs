@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop")]
 
+use async_nats::Client;
 use dirigent_contracts::{id::PartitionId, outcome::SagaStatus, subject};
 use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
 use dirigent_tests::{
+    cluster::{Cluster, SERVERS},
     crew::{Call, Crew, Working},
     nats::NatsServer,
     stage::{PATIENCE, Stage, settings},
@@ -106,8 +108,8 @@ impl Services {
     }
 
     /// Goes to work on a broker.
-    async fn at(&self, nats: &NatsServer) -> Working {
-        let mut crew = Crew::new(nats.connect().await.unwrap());
+    fn at(&self, client: Client) -> Working {
+        let mut crew = Crew::new(client);
         for (task, undo) in [
             ("do-a", false),
             ("do-b", false),
@@ -152,12 +154,12 @@ async fn coordinators(nats: &NatsServer, names: [&str; 2]) -> Vec<Coordinator> {
 }
 
 /// Types a command.
-async fn dirigent(nats: &NatsServer, directory: &Path, line: &str) -> Output {
+async fn dirigent(broker: &str, directory: &Path, line: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dirigent"));
     command
         .args(line.split_whitespace())
         .current_dir(directory)
-        .env("NATS_URL", nats.url())
+        .env("NATS_URL", broker)
         .env("NO_COLOR", "1");
     let output = tokio::task::spawn_blocking(move || command.output()).await;
     output.unwrap().unwrap()
@@ -210,7 +212,7 @@ async fn a_backup_taken_under_load_is_restored_and_every_saga_ends_once() {
     let services = Services::default();
     let mut stage = Stage::start_without_coordinator().await.unwrap();
     let conducting = coordinators(&stage.nats, ["a", "b"]).await;
-    let working = services.at(&stage.nats).await;
+    let working = services.at(stage.nats.connect().await.unwrap());
     for (name, document) in [
         ("long", LONG),
         ("child", CHILD),
@@ -232,7 +234,7 @@ async fn a_backup_taken_under_load_is_restored_and_every_saga_ends_once() {
         n
     };
     let copying = async {
-        let output = dirigent(&stage.nats, files.path(), "backup live.tar -o json").await;
+        let output = dirigent(&stage.nats.url(), files.path(), "backup live.tar -o json").await;
         stop.cancel();
         output
     };
@@ -245,10 +247,10 @@ async fn a_backup_taken_under_load_is_restored_and_every_saga_ends_once() {
     drop((working, conducting));
 
     let stage = Stage::start_without_coordinator().await.unwrap();
-    let output = dirigent(&stage.nats, files.path(), "restore live.tar").await;
+    let output = dirigent(&stage.nats.url(), files.path(), "restore live.tar").await;
     assert_eq!(output.status.code(), Some(0), "{:?}", said(&output));
     let _conducting = coordinators(&stage.nats, ["b", "c"]).await;
-    let _working = services.at(&stage.nats).await;
+    let _working = services.at(stage.nats.connect().await.unwrap());
     for n in 0..BEFORE {
         let (long, parent) = if n.is_multiple_of(3) {
             (SagaStatus::Compensated, SagaStatus::Compensated)
@@ -300,8 +302,9 @@ async fn a_backup_taken_under_load_is_restored_and_every_saga_ends_once() {
 async fn a_restore_is_whole_or_nothing() {
     let files = tempfile::tempdir().unwrap();
     let mut stage = Stage::start().await.unwrap();
-    let said_by =
-        async |stage: &Stage, line: &str| said(&dirigent(&stage.nats, files.path(), line).await);
+    let said_by = async |stage: &Stage, line: &str| {
+        said(&dirigent(&stage.nats.url(), files.path(), line).await)
+    };
     stage.deploy("child", CHILD).await.unwrap();
     stage.begin("child", "k", json!({})).await.unwrap();
     assert_eq!(said_by(&stage, "backup a.tar").await.0, Some(0));
@@ -356,8 +359,54 @@ async fn a_restore_is_whole_or_nothing() {
     let _again = Coordinator::start(client, settings("other"), Telemetry::default())
         .await
         .unwrap();
-    let _working = Services::default().at(&empty.nats).await;
+    let _working = Services::default().at(empty.nats.connect().await.unwrap());
     empty.ended("child", "k").await.unwrap();
     // Nobody waits for the owners of old to be found dead.
     assert!(began.elapsed() < PATIENCE);
+}
+
+#[tokio::test]
+async fn a_backup_of_a_cluster_is_restored_into_a_cluster() {
+    const SAGAS: usize = 10;
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("long.yaml"), LONG).unwrap();
+    let conduct = async |cluster: &Cluster| {
+        let replicated = Settings {
+            replicas: SERVERS,
+            ..settings_of("a")
+        };
+        let client = cluster.connect().await.unwrap();
+        let coordinator = Coordinator::start(client, replicated, Telemetry::default()).await;
+        coordinator.unwrap()
+    };
+    let well = async |cluster: &Cluster, line: &str| {
+        let output = dirigent(&cluster.url(), files.path(), line).await;
+        assert_eq!(output.status.code(), Some(0), "{line}: {:?}", said(&output));
+    };
+    {
+        let cluster = Cluster::start(None).await.unwrap();
+        let coordinator = conduct(&cluster).await;
+        well(&cluster, "deploy long.yaml").await;
+        for n in 0..SAGAS {
+            let line = format!("start long --key l-{n} --input {{}}");
+            well(&cluster, &line).await;
+        }
+        well(&cluster, "backup cluster.tar").await;
+        coordinator.stop().await;
+    }
+    let cluster = Cluster::start(None).await.unwrap();
+    well(&cluster, "restore cluster.tar").await;
+    let _coordinator = conduct(&cluster).await;
+    let _working = Services::default().at(cluster.connect().await.unwrap());
+    for n in 0..SAGAS {
+        // It has started, so its outcome is waited for.
+        let line = format!("run long --key l-{n} --input {{}}");
+        well(&cluster, &line).await;
+    }
+    let context = async_nats::jetstream::new(cluster.connect().await.unwrap());
+    let streams: Vec<_> = context.streams().collect().await;
+    for stream in streams {
+        let config = stream.unwrap().config;
+        assert_eq!(config.num_replicas, SERVERS, "{}", config.name);
+    }
 }

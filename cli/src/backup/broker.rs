@@ -7,17 +7,25 @@ use super::{
 };
 use crate::trouble::Trouble;
 use async_nats::{
-    Client,
-    jetstream::{Context, context::ContextBuilder, response::Response},
+    Client, RequestErrorKind,
+    jetstream::{Context, ErrorCode, context::ContextBuilder, response::Response},
 };
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the broker may take for an answer, or for the next piece.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What a cluster answers that has just started: it has no leader, or its leader has not heard of the others.
+const NOT_READY: [ErrorCode; 2] = [
+    ErrorCode::CLUSTER_NOT_AVAILABLE,
+    ErrorCode::CLUSTER_NO_PEERS,
+];
+/// How long a cluster may take to settle, and the pause before it is asked again.
+const SETTLING_TIME: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(500);
 /// Size of what is sent at a time: half of what a server takes by default.
 const PIECE: usize = 512 * 1024;
 /// Removals of messages that are under way at a time.
@@ -160,16 +168,19 @@ impl Broker {
             .ask(&format!("STREAM.RESTORE.{stream}"), &request)
             .await?;
         let send = async |piece: Bytes| -> Result<Bytes, Trouble> {
-            let request = async_nats::Request::new()
-                .payload(piece)
-                .timeout(Some(PATIENCE));
-            let answer = self
-                .client
-                .send_request(deliver_subject.clone(), request)
-                .await;
-            answer
-                .map(|answer| answer.payload)
-                .map_err(|error| failed(stream, &error))
+            let ask = || {
+                let request = async_nats::Request::new()
+                    .payload(piece.clone())
+                    .timeout(Some(PATIENCE));
+                self.client.send_request(deliver_subject.clone(), request)
+            };
+            // Our server may not have heard yet that another one listens there.
+            let answer = settled(ask, |answer| {
+                let error = answer.as_ref().err();
+                error.is_some_and(|error| error.kind() == RequestErrorKind::NoResponders)
+            });
+            let answer = answer.await.map_err(|error| failed(stream, &error))?;
+            Ok(answer.payload)
         };
         archive
             .read(part, async |data| {
@@ -229,8 +240,27 @@ impl Broker {
         subject: &str,
         request: &impl Serialize,
     ) -> Result<Response<V>, Trouble> {
-        let answer = self.context.request(subject.to_owned(), request).await;
-        answer.map_err(|error| failed(subject, &error))
+        let ask = || self.context.request(subject.to_owned(), request);
+        let answer = settled(ask, |answer| match answer {
+            Ok(Response::Err { error }) => NOT_READY.contains(&error.error_code()),
+            _ => false,
+        });
+        answer.await.map_err(|error| failed(subject, &error))
+    }
+}
+
+/// Asks again while what comes is only that a cluster has not settled.
+pub(super) async fn settled<F: Future>(
+    ask: impl Fn() -> F,
+    is_passing: impl Fn(&F::Output) -> bool,
+) -> F::Output {
+    let began = Instant::now();
+    loop {
+        let answer = ask().await;
+        if !is_passing(&answer) || began.elapsed() > SETTLING_TIME {
+            return answer;
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

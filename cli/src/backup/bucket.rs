@@ -2,13 +2,14 @@
 
 use super::{
     archive::{Archive, PartWriter},
-    broker::{Broker, failed},
+    broker::{Broker, failed, settled},
     manifest::Part,
     order::is_kept,
 };
 use crate::trouble::Trouble;
 use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy, pull::OrderedConfig};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, time::Duration};
@@ -109,7 +110,12 @@ pub(super) async fn copy_in(
     let mut batch = Vec::new();
     let write = async |batch: Vec<(String, Vec<u8>)>| {
         futures::stream::iter(batch)
-            .map(|(key, value)| store.put(key, value.into()))
+            .map(async |(key, value)| {
+                let value = Bytes::from(value);
+                // Our server may not have heard yet of a bucket that another one has made.
+                let put = || store.put(&key, value.clone());
+                settled(put, Result::is_err).await
+            })
             .buffer_unordered(MOST_WRITES)
             .try_for_each(|_| std::future::ready(Ok(())))
             .await

@@ -15,6 +15,7 @@ pub(crate) mod snapshots;
 pub use assets::{check, is_new_enough, streams};
 
 use crate::{metrics::Metrics, settings::Settings};
+use assets::Assets;
 use async_nats::{
     Client,
     jetstream::{Context, ContextBuilder, kv::Store},
@@ -25,10 +26,18 @@ use installation::Installation;
 use objects::Objects;
 use publisher::Publisher;
 use snapshots::Snapshots;
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
 
 /// How long the broker may take to answer a request before it is repeated.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// How long the broker may refuse, or not answer, what is asked of it at the start: a cluster that has just
+/// started has no leaders yet, and places streams only on servers that have heard of each other.
+const SETTLING_TIME: Duration = Duration::from_secs(30);
+/// Pause between two tries meanwhile.
+const SETTLING_PAUSE: Duration = Duration::from_millis(500);
 /// Most publishes whose acknowledgement is awaited at a time.
 const MOST_IN_FLIGHT: usize = 16_384;
 
@@ -145,7 +154,7 @@ impl Broker {
             .build(client.clone());
         // A client may still be on its first attempt to connect; then nothing is known of the server.
         client.flush().await.map_err(|_| BrokerError::Closed)?;
-        let assets = assets::prepare(&client, &context, settings).await?;
+        let assets = Self::prepare(&client, &context, settings).await?;
         let payloads = Payloads::new(context.clone());
         let metrics = settings.metrics.clone();
         Ok(Self {
@@ -172,5 +181,22 @@ impl Broker {
             client,
             context,
         })
+    }
+
+    async fn prepare(
+        client: &Client,
+        context: &Context,
+        settings: &Settings,
+    ) -> Result<Assets, BrokerError> {
+        let began = Instant::now();
+        loop {
+            match assets::prepare(client, context, settings).await {
+                Err(error @ BrokerError::Request { .. }) if began.elapsed() < SETTLING_TIME => {
+                    tracing::warn!(%error, "the broker is not ready; trying on");
+                    tokio::time::sleep(SETTLING_PAUSE).await;
+                }
+                prepared => return prepared,
+            }
+        }
     }
 }

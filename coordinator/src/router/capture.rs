@@ -57,6 +57,11 @@ impl Captures {
         }
     }
 
+    /// How many servers keep a stream that is created.
+    pub(super) fn replicas(&self) -> usize {
+        self.settings.replicas
+    }
+
     /// The streams that are listened to, and for what.
     pub(super) fn listened(&self) -> Vec<(String, Feed)> {
         self.listened

@@ -42,6 +42,7 @@ pub(super) async fn listen(broker: Arc<Broker>, captures: Captures, stop: Cancel
             subjects: vec![subject.clone()],
             description: Some("Commands that were delivered too often".to_owned()),
             max_age: RETENTION,
+            num_replicas: captures.replicas(),
             ..Config::default()
         };
         let prepared = async {
