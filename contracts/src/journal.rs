@@ -157,7 +157,11 @@ pub enum Control {
         reason: String,
     },
     /// Try again what a stuck saga is stuck at.
-    Retry,
+    Retry {
+        /// Why, for people.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+    },
     /// Take what a stuck saga is stuck at as done by hand, and go on.
     Skip {
         /// Why, for people.
@@ -266,7 +270,12 @@ mod tests {
                     reason: "asked".into(),
                 }),
             ),
-            (EntryKind::Control, Entry::Control(Control::Retry)),
+            (
+                EntryKind::Control,
+                Entry::Control(Control::Retry {
+                    reason: String::new(),
+                }),
+            ),
             (
                 EntryKind::Control,
                 Entry::Control(Control::Undo {

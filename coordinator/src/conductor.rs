@@ -3,7 +3,7 @@
 use crate::{
     admission::{self, Admission},
     api,
-    broker::{Broker, BrokerError},
+    broker::{Broker, BrokerError, publisher::Publisher},
     definitions::Definitions,
     metrics::{self, Readiness},
     partition::{Owners, Ownership, OwnershipError, Refold, Tools},
@@ -52,6 +52,7 @@ pub struct Coordinator {
     /// What looks at queues and shows metrics. Nothing is lost when it ends.
     watches: JoinSet<()>,
     metrics_address: Option<SocketAddr>,
+    publisher: Publisher,
     partitions: u16,
     durability: String,
 }
@@ -96,6 +97,7 @@ impl Coordinator {
         };
         let tools = Tools {
             client: broker.client.clone(),
+            context: broker.context.clone(),
             publisher: broker.publisher.clone(),
             snapshots: broker.snapshots.clone(),
             objects: broker.objects.clone(),
@@ -143,6 +145,7 @@ impl Coordinator {
         Ok(Self {
             partitions: broker.partitions,
             durability: broker.durability.clone(),
+            publisher: broker.publisher.clone(),
             ownership: tokio::spawn(ownership.run(stop.clone())),
             router: tokio::spawn(router.run(stop.clone())),
             api,
@@ -169,7 +172,13 @@ impl Coordinator {
 
     /// Waits until it cannot go on, and says why.
     pub async fn failed(&mut self) -> String {
-        match (&mut self.ownership).await {
+        let ownership = tokio::select! {
+            ended = &mut self.ownership => ended,
+            () = self.publisher.ended() => {
+                return "what publishes its messages broke off".to_owned();
+            }
+        };
+        match ownership {
             Ok(Ok(())) => "it was stopped".to_owned(),
             Ok(Err(error)) => error.to_string(),
             Err(error) => format!("the owner of its partitions broke off: {error}"),

@@ -128,6 +128,7 @@ pub(crate) fn kind(effect: Option<&Effect>) -> &'static str {
             "control"
         }
         Some(Effect::Store { .. }) => "store",
+        Some(Effect::Withdraw { .. }) => "withdrawal",
         Some(Effect::TellParent { .. }) => "answer to the parent",
         Some(Effect::Ended { .. } | Effect::Incident { .. }) => "announcement",
         None => "substitute",

@@ -178,7 +178,9 @@ fn entries(address: &SagaAddress, start: &Record, command: CommandId) -> Vec<(En
         ),
         (EntryKind::Timer, Entry::Timer(Timer { due: start.at })),
         control(Control::Cancel { reason: reason() }),
-        control(Control::Retry),
+        control(Control::Retry {
+            reason: String::new(),
+        }),
         control(Control::Skip { reason: reason() }),
         control(Control::Undo { reason: reason() }),
         control(Control::Release),

@@ -24,6 +24,8 @@ pub(super) enum Op {
     List(StreamName, String),
     /// The sequence of the stream's last message.
     End(StreamName),
+    /// Remove the messages of a subject.
+    Purge(StreamName, String),
     /// A delivered message is done with.
     Ack(StreamName, u64),
 }
@@ -45,6 +47,7 @@ impl Op {
             | Self::First(stream, _)
             | Self::List(stream, _)
             | Self::End(stream)
+            | Self::Purge(stream, _)
             | Self::Ack(stream, _) => *stream,
         }
     }
@@ -87,7 +90,7 @@ impl World {
         let is_stale =
             matches!(op, Op::First(..) | Op::List(..)) && self.is_unlucky(|noise| noise.stale);
         let until = if is_stale {
-            at - self.rng.i64(..STALENESS)
+            at - self.rng.i64(0..STALENESS)
         } else {
             i64::MAX
         };
@@ -108,6 +111,10 @@ impl World {
             }
             Op::List(_, prefix) => Answer::Listing(list(stream, &prefix, until)),
             Op::End(_) => Answer::End(stream.last()),
+            Op::Purge(_, subject) => {
+                stream.purge(&subject, u64::MAX);
+                Answer::Done
+            }
             Op::Ack(_, seq) => {
                 stream.ack(CONSUMER, seq);
                 Answer::Done

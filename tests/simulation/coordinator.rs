@@ -24,6 +24,7 @@ use dirigent_contracts::{
     id::{DefinitionDigest, JournalSeq, PartitionId},
     journal::{Parent, Start},
     limits::SagaLimits,
+    subject,
     time::Timestamp,
 };
 use serde_json::Value;
@@ -455,6 +456,14 @@ impl World {
                     messages::start_child(PARTITIONS, child, parent.command, start, trace);
                 self.publish(node, &message, Then::StartChild { owner, debt });
             }
+            Action::Withdraw(debt) => {
+                let Some(Effect::Withdraw { task, command }) = &debt.effect else {
+                    unreachable!("only a command is withdrawn");
+                };
+                let subject = subject::command(task, *command);
+                let op = Op::Purge(StreamName::Commands, subject);
+                self.call(node, op, Then::Settle { owner, debt });
+            }
             Action::Store(_) => unreachable!("no definition here asks the object store"),
             Action::Announce(message) => {
                 self.publish(node, &message, Then::Nothing);
@@ -647,6 +656,13 @@ impl World {
             (Then::FirstStart { owner, debt }, None) => {
                 running.outstanding += 1;
                 self.call(node, op, Then::FirstStart { owner, debt });
+            }
+            (Then::Settle { debt, .. }, None)
+                if matches!(debt.effect, Some(Effect::Withdraw { .. })) =>
+            {
+                if let Some(owner) = &mut running.owner {
+                    owner.settle(debt, Ok(()));
+                }
             }
             (_, None) => self.end(at, partition, "the broker did not answer"),
             (Then::StartChild { owner, debt }, _) if published == Some(WrongLast) => {

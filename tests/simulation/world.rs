@@ -457,7 +457,7 @@ impl World {
         }
         let mut arrives = self.now + self.latency();
         if self.is_unlucky(|noise| noise.late) {
-            arrives += self.rng.i64(..5 * SECOND);
+            arrives += self.rng.i64(0..5 * SECOND);
         } else {
             let last = self.last_arrival.entry(node).or_default();
             arrives = arrives.max(*last);

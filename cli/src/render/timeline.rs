@@ -373,12 +373,15 @@ fn line(event: &HistoryEvent, scopes: &Scopes) -> Option<Line> {
             .color(Color::Red)
             .bold()
             .detail(failure.to_string()),
-        H::Resumed { skipped } => {
-            let how = if *skipped {
-                "what it was stuck at is taken as done"
+        H::Resumed { skipped, reason } => {
+            let mut how = if *skipped {
+                "what it was stuck at is taken as done".to_owned()
             } else {
-                "tries again"
+                "tries again".to_owned()
             };
+            if !reason.is_empty() {
+                how = format!("{how}: {reason}");
+            }
             Line::new('▶', "resumed by a person").detail(how)
         }
         H::SagaEnded { outcome } => ended(outcome),

@@ -502,6 +502,9 @@ pub enum Happening {
     Resumed {
         /// Whether what it was stuck at was taken as done.
         skipped: bool,
+        /// Why, for people.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
     },
     /// The saga ended.
     SagaEnded {

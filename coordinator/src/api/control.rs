@@ -1,16 +1,17 @@
 //! Steering sagas: each request becomes an entry of the saga's journal.
 
 use super::{Api, Caller, Refusal, limits};
-use crate::{partition::messages, router::event_entry};
+use crate::{engine::Run, partition::messages, router::event_entry};
 use dirigent_contracts::{
     api::{Accepted, CallbackRequest, CancelRequest, ErrorCode, RetryRequest, SignalRequest},
     envelope,
-    id::PartitionId,
+    id::{PartitionId, SagaAddress},
     journal::{Control, Entry, EventEntry},
     limit,
     outcome::SagaStatus,
-    subject::{EntryKind, JournalSubject},
+    subject::{self, EntryKind, JournalSubject},
     task::{CallbackToken, Reply, TaskResult},
+    token,
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -32,9 +33,20 @@ impl Api {
         limits::check_text("the event's name", &event, limit::EVENT_NAME_BYTES)?;
         let id_text = id.as_deref().unwrap_or_default();
         limits::check_text("the event's id", id_text, limit::EVENT_ID_BYTES)?;
+        if self.definitions.latest(&saga.definition).await.is_none() {
+            let message = format!("there is no definition named '{}'", saga.definition);
+            return Err(Refusal::new(ErrorCode::NotFound, message));
+        }
+        // One that has not started keeps the event until it has.
+        if let Ok(state) = self.state(&saga).await
+            && let Some(run) = state.run().filter(|run| run.status().is_terminal())
+        {
+            return Err(over(&saga, run.status()));
+        }
         let partition = PartitionId::of(&saga.key, self.broker.partitions);
         let id = id.unwrap_or_else(|| Uuid::now_v7().to_string());
-        let message_id = format!("{saga}.{id}");
+        let key = subject::snapshot_key(partition, &saga);
+        let message_id = format!("{key}.{}.{}", token::encode(&event), token::encode(&id));
         let entry = Entry::Event(EventEntry {
             name: event,
             id,
@@ -92,7 +104,10 @@ impl Api {
         limits::check_reason(&request.reason)?;
         let state = self.state(&request.saga).await?;
         if let Some(run) = state.run().filter(|run| run.status().is_terminal()) {
-            let message = format!("{} is over: it has {}", request.saga, run.status());
+            return Err(over(&request.saga, run.status()));
+        }
+        if let Some(why) = state.run().and_then(Run::refuses_to_cancel) {
+            let message = format!("{} cannot be canceled: {why}", request.saga);
             return Err(Refusal::new(ErrorCode::Conflict, message));
         }
         let control = Control::Cancel {
@@ -108,9 +123,7 @@ impl Api {
     ) -> Result<Accepted, Refusal> {
         limits::check_reason(&request.reason)?;
         let state = self.state(&request.saga).await?;
-        let status = state
-            .run()
-            .map_or(SagaStatus::Running, super::super::engine::saga::Run::status);
+        let status = state.run().map_or(SagaStatus::Running, Run::status);
         if status != SagaStatus::Stuck {
             let message = format!("{} is not stuck: it is {status}", request.saga);
             return Err(Refusal::new(ErrorCode::Conflict, message));
@@ -120,14 +133,16 @@ impl Api {
                 reason: request.reason,
             }
         } else {
-            Control::Retry
+            Control::Retry {
+                reason: request.reason,
+            }
         };
         self.control(request.saga, control, caller).await
     }
 
     async fn control(
         &self,
-        saga: dirigent_contracts::id::SagaAddress,
+        saga: SagaAddress,
         control: Control,
         caller: Caller,
     ) -> Result<Accepted, Refusal> {
@@ -139,4 +154,9 @@ impl Api {
             .await?;
         Ok(Accepted { saga })
     }
+}
+
+fn over(saga: &SagaAddress, status: SagaStatus) -> Refusal {
+    let message = format!("{saga} is over: it has {status}");
+    Refusal::new(ErrorCode::Conflict, message)
 }

@@ -8,7 +8,7 @@
 
 use crate::metrics::Metrics;
 use async_nats::{
-    Client, HeaderMap, Message, StatusCode, Subject, Subscriber,
+    Client, HeaderMap, HeaderValue, Message, StatusCode, Subject, Subscriber,
     client::PublishErrorKind,
     jetstream::{Error, ErrorCode},
 };
@@ -189,6 +189,11 @@ impl Publisher {
         Ok(Self(orders))
     }
 
+    /// Waits until nothing is published any more, which happens only if the pipeline breaks off.
+    pub(crate) async fn ended(&self) {
+        self.0.closed().await;
+    }
+
     /// Hands a message over. It is published even if nobody waits for the answer, and again under
     /// its id until the broker has answered: callers bound how much they hand over.
     pub(crate) fn publish(
@@ -327,7 +332,13 @@ impl Pipeline {
         } = &order.message;
         let mut headers = HeaderMap::new();
         for (name, value) in named {
-            headers.insert(name.as_ref(), value.as_str());
+            // Its own conversion from a text panics at a line break.
+            let Ok(value) = value.parse::<HeaderValue>() else {
+                let reason = format!("the header {name} cannot hold {value:?}");
+                self.conclude(order, Published::Refused(reason));
+                return;
+            };
+            headers.insert(name.as_ref(), value);
         }
         let (subject, body) = (subject.clone(), body.clone());
         let reply = Subject::from(format!("{}.{number}", self.inbox));

@@ -15,7 +15,7 @@ use crate::expression::Environment;
 use dirigent_contracts::{
     definition::model::Retrier,
     error_name,
-    history::Happening,
+    history::{Attempted, Happening},
     id::{CommandId, SagaAddress, SagaKey},
     journal::{Child, EventEntry, Parent},
     limit,
@@ -224,14 +224,33 @@ impl<'a> Turn<'a> {
         let (Some(step), Activity::Attempt(attempt)) = (scope.step, &scope.activity) else {
             return;
         };
+        let command = self.effect_id(step).command(scope.attempt);
+        let since = attempt.since;
+        self.withdraw(of.as_ref(), command);
         let told = Happening::TaskAbandoned {
-            command: self.effect_id(step).command(scope.attempt),
+            command,
             state: self.state_name(number),
-            since: attempt.since,
+            since,
             of,
             direction: Direction::Do,
         };
         self.tell(number, told);
+    }
+
+    /// Nobody waits for the answer to a command any more: who has not begun need not.
+    pub(super) fn withdraw(&mut self, of: Option<&Attempted>, command: CommandId) {
+        let Some(Attempted::Task(task)) = of else {
+            return;
+        };
+        let asked = self.effects.effects.iter().position(|effect| {
+            matches!(effect, Effect::Command { command: asked, .. } if asked.command == command)
+        });
+        if let Some(at) = asked {
+            self.effects.effects.remove(at);
+        } else {
+            let task = task.clone();
+            self.ask(Effect::Withdraw { task, command });
+        }
     }
 
     pub(super) fn start_child(
@@ -464,6 +483,7 @@ impl<'a> Turn<'a> {
             }
         }
         let of = self.attempted(number);
+        self.withdraw(of.as_ref(), command);
         let state = self.state_name(number);
         let told = failure.clone();
         let since = attempt.since;

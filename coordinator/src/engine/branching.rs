@@ -4,7 +4,7 @@ use super::{
     evaluation::{Subject, failure},
     program::{Items, Kind, Map, State},
     saga::{Activity, Branches, Item, Iterations, Scope, Slot},
-    turn::{Turn, Work},
+    turn::{Turn, Turns, Work},
     undo::{Undo, branches},
 };
 use dirigent_contracts::{
@@ -12,7 +12,7 @@ use dirigent_contracts::{
     time::Timestamp,
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 const TOLERATED_COUNT: &str = "ToleratedFailureCount";
 const TOLERATED_PERCENTAGE: &str = "ToleratedFailurePercentage";
@@ -461,6 +461,10 @@ impl<'a> Turn<'a> {
 
     /// Aborts the members of a Parallel or a Map that still run, and gathers what all of them did.
     pub(super) fn stop_members(&mut self, number: u32) {
+        self.stop_members_before(number, None);
+    }
+
+    fn stop_members_before(&mut self, number: u32, turns: Option<&Turns>) {
         self.stop_distribution(number);
         let Some(scope) = self.scope_mut(number) else {
             return;
@@ -474,10 +478,11 @@ impl<'a> Turn<'a> {
                 return;
             }
         };
+        let turns = turns.map_or_else(|| Cow::Owned(self.turns()), Cow::Borrowed);
         for member in live {
             let slot = self.scope(member).and_then(|scope| scope.parent);
             let is_iteration = self.scope(member).is_some_and(|scope| scope.item.is_some());
-            let undo = self.abort(member);
+            let undo = self.abort_before(member, &turns);
             let since = self.opened_at(member);
             self.run.scopes.remove(&member);
             let Some(slot) = slot else { continue };
@@ -496,17 +501,26 @@ impl<'a> Turn<'a> {
 
     /// Stops whatever a scope does, and gives what there is to undo in it.
     pub(super) fn abort(&mut self, number: u32) -> Vec<Undo> {
+        let turns = self.turns();
+        self.abort_before(number, &turns)
+    }
+
+    fn abort_before(&mut self, number: u32, turns: &Turns) -> Vec<Undo> {
         let is_under_way = |turn: &Self| {
             let activity = turn.scope(number).map(|scope| &scope.activity);
             !matches!(activity, None | Some(Activity::Moving | Activity::Held(_)))
         };
-        let was_under_way = is_under_way(self);
-        self.stop_members(number);
+        let was_active = is_under_way(self);
+        // What has its result, or its failure, is left only when that has had its turn.
+        let turn = turns.get(&number);
+        let was_under_way = was_active || turn.is_some();
+        self.stop_members_before(number, Some(turns));
         let Some(state) = self.state_of(number) else {
             return Vec::new();
         };
         if was_under_way {
-            let has_members = !is_under_way(self);
+            let has_failed_members = turn == Some(&true);
+            let has_members = has_failed_members || was_active && !is_under_way(self);
             let since = self.entered_at(number);
             self.tell(
                 number,

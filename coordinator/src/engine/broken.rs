@@ -88,9 +88,9 @@ impl Saga {
         };
         let machine = run.machine();
         let program = program.ok().filter(|it| it.machine(machine).is_some());
-        let program = match (&record.entry, program) {
-            (Entry::Control(Control::Retry), Some(program)) => program,
-            (Entry::Control(Control::Retry | Control::Skip { .. }) | Entry::Timer(_), _) => {
+        let (program, reason) = match (&record.entry, program) {
+            (Entry::Control(Control::Retry { reason }), Some(program)) => (program, reason),
+            (Entry::Control(Control::Retry { .. } | Control::Skip { .. }) | Entry::Timer(_), _) => {
                 return ignored(Ignored::NotApplicable);
             }
             _ if run.keep(record) => return Effects::default(),
@@ -103,7 +103,11 @@ impl Saga {
         run.set_deadline(program, record.at);
         let input = Arc::clone(&run.input);
         let mut effects = self.turn(program, record, |turn| {
-            turn.tell(0, Happening::Resumed { skipped: false });
+            let told = Happening::Resumed {
+                skipped: false,
+                reason: reason.clone(),
+            };
+            turn.tell(0, told);
             if !has_begun {
                 turn.start(0, machine, input);
             }

@@ -309,11 +309,14 @@ impl<'a> Turn<'a> {
         let UndoPhase::Attempt { since, .. } = undoing.phase else {
             return;
         };
+        let command = self.effect_id(undoing.step).command(undoing.attempt);
+        let of = self.attempted_undo(undoing);
+        self.withdraw(of.as_ref(), command);
         let told = Happening::TaskAbandoned {
-            command: self.effect_id(undoing.step).command(undoing.attempt),
+            command,
             state: self.undone_state(undoing),
             since,
-            of: self.attempted_undo(undoing),
+            of,
             direction: Direction::Undo,
         };
         self.tell(scope, told);
@@ -412,12 +415,14 @@ impl<'a> Turn<'a> {
                         let command = turn.effect_id(undoing.step).command(undoing.attempt);
                         let failure = Failure::new(error_name::TIMEOUT, "");
                         let state = turn.undone_state(undoing);
+                        let of = turn.attempted_undo(undoing);
+                        turn.withdraw(of.as_ref(), command);
                         let told = Happening::TaskTimedOut {
                             command,
                             state,
                             since,
                             failure: failure.clone(),
-                            of: turn.attempted_undo(undoing),
+                            of,
                             direction: Direction::Undo,
                         };
                         turn.tell(scope, told);

@@ -7,7 +7,7 @@ use super::store::StoreRequest;
 use dirigent_contracts::{
     header::TraceContext,
     history::HistoryEvent,
-    id::{CommandId, DefinitionDigest, EffectId, RunId, SagaAddress},
+    id::{CommandId, DefinitionDigest, EffectId, RunId, SagaAddress, TaskName},
     journal::{Parent, Part},
     limits::SagaLimits,
     outcome::{Failure, Outcome},
@@ -37,6 +37,13 @@ pub enum Effect {
         command: Box<Command>,
         /// The trace that it belongs to.
         trace: Option<TraceContext>,
+    },
+    /// Take a command back that nobody waits for any more, if no worker has it yet.
+    Withdraw {
+        /// Whose workers it waits for.
+        task: TaskName,
+        /// The command.
+        command: CommandId,
     },
     /// Publish a domain event as CloudEvents.
     DomainEvent(DomainEvent),

@@ -419,7 +419,7 @@ impl Turn<'_> {
     fn take_control(&mut self, control: &Control) {
         match control {
             Control::Cancel { reason } => {
-                if self.run.ending.is_some() || self.run.is_past_pivot || self.held().is_some() {
+                if self.run.ending.is_some() || self.run.refuses_to_cancel().is_some() {
                     self.effects.ignored = Some(Ignored::NotApplicable);
                     return;
                 }
@@ -436,8 +436,8 @@ impl Turn<'_> {
                 Some(output) => self.end_released(output),
                 None => self.effects.ignored = Some(Ignored::NotApplicable),
             },
-            Control::Retry => self.resume(false),
-            Control::Skip { .. } => self.resume(true),
+            Control::Retry { reason } => self.resume(false, reason),
+            Control::Skip { reason } => self.resume(true, reason),
             Control::Poison {
                 command,
                 deliveries,
@@ -462,7 +462,7 @@ impl Turn<'_> {
         self.end_forward(Failure::new(error_name::CANCELED, reason), true);
     }
 
-    fn resume(&mut self, is_skipped: bool) {
+    fn resume(&mut self, is_skipped: bool, reason: &str) {
         let stuck: Vec<u32> = self
             .run
             .scopes
@@ -482,6 +482,7 @@ impl Turn<'_> {
             0,
             Happening::Resumed {
                 skipped: is_skipped,
+                reason: reason.to_owned(),
             },
         );
         for number in stuck {

@@ -495,8 +495,8 @@ impl<'a> Turn<'a> {
             failure: failure.clone(),
             is_canceled,
         });
-        self.work.clear();
         let stack = self.abort(0);
+        self.work.clear();
         let now = self.now;
         if let Some(scope) = self.scope_mut(0) {
             scope.visits += 1;

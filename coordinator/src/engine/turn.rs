@@ -18,7 +18,11 @@ use dirigent_contracts::{
     time::Timestamp,
 };
 use serde_json::Value;
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 /// What is left to do in this turn.
 #[derive(Debug)]
@@ -42,6 +46,9 @@ pub(super) enum Work {
     /// A scope has reached its end.
     End { scope: u32, output: Arc<Value> },
 }
+
+/// Scopes whose states are yet to be left, and whether because their members have failed them.
+pub(super) type Turns = BTreeMap<u32, bool>;
 
 pub(super) struct Turn<'a> {
     pub(super) address: &'a SagaAddress,
@@ -146,6 +153,16 @@ impl<'a> Turn<'a> {
             failure,
             is_retryable: true,
         });
+    }
+
+    /// Which scopes are in a state that has its result or its failure, and is yet to be left because of it.
+    pub(super) fn turns(&self) -> Turns {
+        let turns = self.work.iter().filter_map(|work| match work {
+            Work::Finish { scope, .. } | Work::Fail { scope, .. } => Some((*scope, false)),
+            Work::FailMembers { scope, .. } => Some((*scope, true)),
+            Work::Enter { .. } | Work::End { .. } => None,
+        });
+        turns.collect()
     }
 
     pub(super) fn scope(&self, scope: u32) -> Option<&Scope> {

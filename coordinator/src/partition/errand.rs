@@ -3,8 +3,8 @@
 
 use super::{messages, owner::Refused, processor::Tools};
 use crate::{broker::publisher::Published, engine::Effect};
-use dirigent_contracts::{envelope, journal::Start};
-use std::{sync::Arc, time::Duration};
+use dirigent_contracts::{envelope, journal::Start, subject};
+use std::{error::Error, sync::Arc, time::Duration};
 use tracing::Instrument as _;
 
 /// How long the broker rests before it is asked again.
@@ -37,6 +37,31 @@ pub(super) async fn ask_store(
     let answer = answer.instrument(span).await;
     let reply = messages::reply(*command, reply_to.clone(), answer);
     stored(tools.publisher.publish(reply).await)
+}
+
+/// Takes a command out of its queue. A worker that has it goes on with it, and one that gets it nevertheless does
+/// what will be undone, or was: so nothing rests on this, and it is not insisted on.
+pub(super) async fn withdraw(tools: &Tools, effect: Option<&Effect>) {
+    let Some(Effect::Withdraw { task, command }) = effect else {
+        return;
+    };
+    let subject = subject::command(task, *command);
+    let withdrawn = async {
+        let stream = subject::COMMANDS_STREAM;
+        let commands = tools.context.get_stream_no_info(stream).await?;
+        let purged = commands.purge().filter(&subject).await?;
+        Ok::<_, Box<dyn Error + Send + Sync>>(purged.purged)
+    };
+    match withdrawn.await {
+        Ok(0) => {}
+        Ok(_) => {
+            let queue = tools.admission.queue(&subject::command_consumer(task));
+            queue.answered();
+        }
+        Err(error) => {
+            tracing::debug!(subject, %error, "a command that nobody waits for stays where it is");
+        }
+    }
 }
 
 /// Starts a child, or finds that this very parent has started it before.

@@ -227,7 +227,13 @@ impl Table {
             deadline: Timestamp::NEVER,
             renewal: None,
         });
-        live.held = Held::of(state);
+        live.held = match state {
+            // Nothing has come of what came: it rests on.
+            Some(saga) if !changed && live.has_snapshot && live.unsaved.is_none() => {
+                Held::Resting(Outline::of(&saga), snapshot::encode(&saga))
+            }
+            state => Held::of(state),
+        };
         live.owed += owed;
         if changed && live.unsaved.is_none() {
             live.unsaved = Some((seq, since));
@@ -407,6 +413,11 @@ impl Table {
             .unwrap_or(self.folded)
     }
 
+    /// Whether an effect of an entry before this one is not acknowledged.
+    pub(super) fn owes_before(&self, seq: JournalSeq) -> bool {
+        self.owed.keys().next().is_some_and(|first| *first < seq)
+    }
+
     /// How many sagas have entries that no snapshot holds.
     pub(super) fn unsaved(&self) -> usize {
         self.unsaved.len()
@@ -507,6 +518,21 @@ mod tests {
         // One that is being written is not written a second time.
         assert_eq!(table.due_for_saving(age, RENEWAL * 3).len(), 1);
         assert!(table.due_for_saving(age, RENEWAL * 4).is_empty());
+    }
+
+    #[test]
+    fn a_saga_rests_on_when_nothing_has_come_of_what_came() {
+        let (address, body) = snapshot_of(1_000_000);
+        let mut table = Table::default();
+        table.load(address.clone(), body).unwrap();
+        let age = Duration::from_secs(1);
+        assert_eq!(table.due_for_saving(age, Duration::ZERO).len(), 1);
+        table.saved(&address, JournalSeq(7));
+        table.wake(&address);
+        let saga = table.take(&address);
+        table.put_back(&address, saga, JournalSeq(8), 0, false, age);
+        assert!(table.state(&address).is_none());
+        assert_eq!(table.due_for_saving(age, RENEWAL).len(), 1);
     }
 
     #[test]

@@ -138,8 +138,17 @@ pub(crate) fn control(
     )
 }
 
-fn child_control(partitions: u16, child: &SagaAddress, what: Control, id: String) -> Outgoing {
-    control(PartitionId::of(&child.key, partitions), child, what, id)
+/// One entry may ask the same of children whose keys are equal and whose definitions are not.
+fn child_control(
+    partitions: u16,
+    child: &SagaAddress,
+    what: Control,
+    cause: &str,
+    kind: &str,
+) -> Outgoing {
+    let partition = PartitionId::of(&child.key, partitions);
+    let key = subject::snapshot_key(partition, child);
+    control(partition, child, what, format!("{cause}.{key}.{kind}"))
 }
 
 /// The run and the entry that ask for something: part of the ids of announcements.
@@ -161,7 +170,9 @@ pub(crate) fn message(
 ) -> Option<Outgoing> {
     let context = |run, caller, span| sampling.context(run, caller, span);
     Some(match effect {
-        Effect::StartChild { .. } | Effect::Store { .. } => return None,
+        Effect::StartChild { .. } | Effect::Store { .. } | Effect::Withdraw { .. } => {
+            return None;
+        }
         Effect::StartItem {
             child,
             digest,
@@ -197,17 +208,14 @@ pub(crate) fn message(
         Effect::DomainEvent(event) => domain_event(sampling, event),
         Effect::CancelChild { child, reason } => {
             let reason = reason.clone();
-            let id = format!("{cause}.{}.x", child.key);
-            child_control(partitions, child, Control::Cancel { reason }, id)
+            child_control(partitions, child, Control::Cancel { reason }, cause, "x")
         }
         Effect::UndoItem { child, reason } => {
             let reason = reason.clone();
-            let id = format!("{cause}.{}.u", child.key);
-            child_control(partitions, child, Control::Undo { reason }, id)
+            child_control(partitions, child, Control::Undo { reason }, cause, "u")
         }
         Effect::ReleaseItem { child } => {
-            let id = format!("{cause}.{}.r", child.key);
-            child_control(partitions, child, Control::Release, id)
+            child_control(partitions, child, Control::Release, cause, "r")
         }
         Effect::TellParent {
             parent,

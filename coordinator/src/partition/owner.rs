@@ -30,7 +30,11 @@ use dirigent_contracts::{
     task::{Command, Direction, TaskResult},
     time::Timestamp,
 };
-use std::{borrow::Cow, collections::HashMap, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 /// Something that is to be done.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub(crate) enum Action {
     StartChild(Debt),
     /// Ask the object store what an effect asks, publish the answer, and settle.
     Store(Debt),
+    /// Take a command out of its queue, if it is still there, and settle.
+    Withdraw(Debt),
     /// Publish a message that nobody waits for: if it is lost, a later one takes its place.
     Announce(Outgoing),
     /// Write a snapshot; then [`Owner::saved`].
@@ -100,6 +106,9 @@ pub(crate) struct Owner {
     /// Children whose start is not acknowledged, with what they are to be told behind that: a start
     /// that is repeated could else be stored after a request that is for it, and never hear of it.
     starting: HashMap<SagaAddress, Vec<(Debt, String)>>,
+    /// What withdraws a command, by its entry: done when all that was asked for before is stored, or it could
+    /// overtake the command.
+    withdrawing: BTreeMap<JournalSeq, Vec<Debt>>,
     checkpoint: JournalSeq,
     is_saving_checkpoint: bool,
     /// How far the local clock is ahead of the journal's, as far as is known; negative if it is behind.
@@ -125,6 +134,7 @@ impl Owner {
             partitions,
             held: (checkpoint < end).then(Vec::new),
             starting: HashMap::new(),
+            withdrawing: BTreeMap::new(),
             table,
             end,
             checkpoint,
@@ -322,6 +332,10 @@ impl Owner {
             Effect::StartChild { child, .. } | Effect::StartItem { child, .. } => {
                 self.starting.entry(child.clone()).or_default();
             }
+            Effect::Withdraw { .. } if self.table.owes_before(debt.seq) => {
+                self.withdrawing.entry(debt.seq).or_default().push(debt);
+                return;
+            }
             Effect::CancelChild { child, .. }
             | Effect::UndoItem { child, .. }
             | Effect::ReleaseItem { child } => {
@@ -336,6 +350,7 @@ impl Owner {
         self.actions.push(match (message, effect) {
             (Some(message), _) => Action::Publish(message, debt),
             (None, Effect::Store { .. }) => Action::Store(debt),
+            (None, Effect::Withdraw { .. }) => Action::Withdraw(debt),
             (None, _) => Action::StartChild(debt),
         });
     }
@@ -401,6 +416,12 @@ impl Owner {
             }
         }
         self.table.acknowledge(&saga, seq);
+        while let Some(entry) = self.withdrawing.first_entry()
+            && !self.table.owes_before(*entry.key())
+        {
+            let ready = entry.remove().into_iter().map(Action::Withdraw);
+            self.actions.extend(ready);
+        }
     }
 
     /// When the next deadline comes, by the local clock; `None` if there is none, or not yet.

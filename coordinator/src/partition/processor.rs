@@ -5,7 +5,7 @@
 
 use super::{
     clock::Clock,
-    errand::{ask_store, start_child, stored},
+    errand::{ask_store, start_child, stored, withdraw},
     owner::{Action, Debt, Owner, Refused},
     refold::Refold,
 };
@@ -26,6 +26,7 @@ use crate::{
     settings::Settings,
     spans::Spans,
 };
+use async_nats::jetstream::Context;
 use dirigent_contracts::{
     api::SagaSummary,
     id::{JournalSeq, PartitionId, SagaAddress},
@@ -67,6 +68,7 @@ pub(crate) enum ProcessorError {
 #[derive(Clone)]
 pub(crate) struct Tools {
     pub(crate) client: async_nats::Client,
+    pub(crate) context: Context,
     pub(crate) publisher: Publisher,
     pub(crate) snapshots: Snapshots,
     pub(crate) objects: Objects,
@@ -390,6 +392,14 @@ impl Processor {
                 let errand = async move {
                     let result = ask_store(&tools, debt.effect.as_ref(), span).await;
                     (debt, result)
+                };
+                self.errands.push(errand.boxed());
+            }
+            Action::Withdraw(debt) => {
+                let tools = self.tools.clone();
+                let errand = async move {
+                    withdraw(&tools, debt.effect.as_ref()).await;
+                    (debt, Ok(()))
                 };
                 self.errands.push(errand.boxed());
             }

@@ -2,8 +2,8 @@
 
 use dirigent_contracts::{
     api::{
-        CancelRequest, ErrorCode, ListRequest, Operation as _, RetryRequest, StartAnswer,
-        StartRequest,
+        CancelRequest, ErrorCode, ListRequest, Operation as _, RetryRequest, SignalRequest,
+        StartAnswer, StartRequest,
     },
     header,
     outcome::SagaStatus,
@@ -11,9 +11,10 @@ use dirigent_contracts::{
 };
 use dirigent_tests::{
     crew::Crew,
-    stage::{Refused, Stage, address},
+    stage::{PATIENCE, Refused, Stage, address},
 };
 use serde_json::json;
+use std::time::{Duration, Instant};
 
 const SLEEPER: &str = "
 Extensions: [saga/1]
@@ -194,5 +195,100 @@ async fn a_new_version_does_not_touch_running_sagas() -> anyhow::Result<()> {
         stage.ended("versions", "new").await?.output,
         Some(json!("two"))
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_is_told_that_something_will_happen_that_will_not() -> anyhow::Result<()> {
+    const DECIDED: &str = "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+StartAt: Decide
+States:
+  Decide: { Type: Task, Resource: 'task:decide', Pivot: true, Next: Sleep }
+  Sleep: { Type: Wait, Seconds: 3600, End: true }
+";
+    let stage = Stage::start().await?;
+    stage.deploy("decided", DECIDED).await?;
+    stage
+        .deploy(
+            "quick",
+            "{StartAt: P, States: {P: {Type: Pass, End: true}}}",
+        )
+        .await?;
+    let _crew = Crew::new(stage.client.clone())
+        .echoes(&["decide"])
+        .start()?;
+    stage.begin("decided", "k", json!({})).await?;
+    stage
+        .until("decided", "k", |saga| {
+            saga.activities.iter().any(|it| it.state == "Sleep")
+        })
+        .await?;
+    let cancel = CancelRequest {
+        saga: address("decided", "k")?,
+        reason: String::new(),
+    };
+    let late = stage.request(&cancel).await.unwrap_err();
+    assert_eq!(refusal(&late), ErrorCode::Conflict);
+    assert!(late.to_string().contains("past its pivot"), "{late}");
+
+    stage.run("quick", "k", json!({})).await?;
+    for (name, code) in [
+        ("quick", ErrorCode::Conflict),
+        ("nobody", ErrorCode::NotFound),
+    ] {
+        let signal = SignalRequest {
+            saga: address(name, "k")?,
+            event: "paid".to_owned(),
+            id: None,
+            data: json!({}),
+        };
+        let nobody_hears = stage.request(&signal).await.unwrap_err();
+        assert_eq!(refusal(&nobody_hears), code, "{name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn commands_that_nobody_waits_for_any_more_are_taken_back() -> anyhow::Result<()> {
+    const SLOW: &str = "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+StartAt: Slow
+States:
+  Slow:
+    Type: Task
+    Resource: task:slow
+    TimeoutSeconds: 1
+    Retry: [{ ErrorEquals: [States.Timeout], MaxAttempts: 1, IntervalSeconds: 1 }]
+    End: true
+";
+    let stage = Stage::start().await?;
+    stage.deploy("slow", SLOW).await?;
+    let patient = SLOW.replace("TimeoutSeconds: 1", "TimeoutSeconds: 3600");
+    stage.deploy("patient", &patient).await?;
+    let saga = stage.run("slow", "k", json!({})).await?;
+    assert_eq!(saga.status, SagaStatus::Failed);
+    stage.begin("patient", "k", json!({})).await?;
+    stage
+        .until("patient", "k", |saga| !saga.activities.is_empty())
+        .await?;
+    let cancel = CancelRequest {
+        saga: address("patient", "k")?,
+        reason: String::new(),
+    };
+    stage.request(&cancel).await?;
+    stage.ended("patient", "k").await?;
+    let until = Instant::now() + PATIENCE;
+    while stage.messages(subject::COMMANDS_STREAM).await? > 0 {
+        assert!(Instant::now() < until, "a command is still there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Whoever comes now has nothing to do.
+    let crew = Crew::new(stage.client.clone()).echoes(&["slow"]).start()?;
+    stage.run("slow", "next", json!({})).await?;
+    let keys: Vec<String> = crew.calls.all().into_iter().map(|call| call.key).collect();
+    assert_eq!(keys, ["next"]);
     Ok(())
 }

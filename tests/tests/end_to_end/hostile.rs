@@ -1,6 +1,7 @@
 //! What must not hurt: duplicates, strangers' messages, garbage, and too much of anything.
 
 use dirigent_contracts::{
+    api::{CancelRequest, SignalRequest},
     envelope,
     id::{JournalSeq, PartitionId, RunId, TaskName},
     outcome::SagaStatus,
@@ -197,5 +198,68 @@ async fn a_broker_without_jetstream_is_refused_with_a_remedy() -> anyhow::Result
         reason.contains("JetStream") && reason.contains("-js"),
         "{reason}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn any_text_may_be_a_key_or_the_id_of_an_event() -> anyhow::Result<()> {
+    const WAITING: &str = "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+StartAt: Wait
+States:
+  Wait: { Type: Task, Resource: 'event:paid.await', End: true }
+";
+    // Two children that share a key, as those of one order do.
+    const PARENT: &str = r#"
+Extensions: [saga/1]
+QueryLanguage: JSONata
+StartAt: Both
+States:
+  Both:
+    Type: Parallel
+    Branches:
+      - StartAt: Pay
+        States: { Pay: { Type: Task, Resource: 'saga:payment', Key: "{% 'two\nlines' %}", End: true } }
+      - StartAt: Ship
+        States: { Ship: { Type: Task, Resource: 'saga:shipping', Key: "{% 'two\nlines' %}", End: true } }
+    End: true
+"#;
+    let stage = Stage::start().await?;
+    stage.deploy("payment", WAITING).await?;
+    stage.deploy("shipping", WAITING).await?;
+    stage.deploy("parent", PARENT).await?;
+    stage.begin("parent", "k", json!({})).await?;
+    for child in ["payment", "shipping"] {
+        stage
+            .until(child, "two\nlines", |saga| !saga.activities.is_empty())
+            .await?;
+    }
+    stage
+        .request(&CancelRequest {
+            saga: address("parent", "k")?,
+            reason: "two\nlines".to_owned(),
+        })
+        .await?;
+    for (name, key) in [
+        ("payment", "two\nlines"),
+        ("shipping", "two\nlines"),
+        ("parent", "k"),
+    ] {
+        let saga = stage.ended(name, key).await?;
+        assert_eq!(saga.status, SagaStatus::Canceled, "{name}");
+    }
+
+    stage.begin("payment", "k", json!({})).await?;
+    stage
+        .request(&SignalRequest {
+            saga: address("payment", "k")?,
+            event: "paid".to_owned(),
+            id: Some("two\nlines".to_owned()),
+            data: json!({}),
+        })
+        .await?;
+    let saga = stage.ended("payment", "k").await?;
+    assert_eq!(saga.status, SagaStatus::Succeeded);
     Ok(())
 }

@@ -262,7 +262,9 @@ fn an_exhausted_compensation_is_stuck_until_a_person_helps() {
         play
     };
     let mut play = to_the_wall();
-    play.control(Control::Retry);
+    play.control(Control::Retry {
+        reason: String::new(),
+    });
     let undo = play.command("undo-b");
     play.succeed(undo, json!(null));
     let undo = play.command("undo-a");
@@ -359,7 +361,9 @@ fn a_definition_that_is_missing_makes_an_incident_that_a_retry_mends() {
     play.records.push(record);
     assert!(matches!(effects.effects[..], [Effect::Incident { .. }]));
     assert_eq!(play.status(), SagaStatus::Stuck);
-    play.control(Control::Retry);
+    play.control(Control::Retry {
+        reason: String::new(),
+    });
     assert_eq!(play.status(), SagaStatus::Running);
     let _ = play.command("a");
 }

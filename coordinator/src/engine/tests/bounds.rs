@@ -158,7 +158,9 @@ fn an_undo_has_no_more_attempts_than_the_limit() {
     play.fail(undo, "Down");
     assert_eq!(play.status(), SagaStatus::Stuck);
     // A person may let it try again, as often as before.
-    play.control(Control::Retry);
+    play.control(Control::Retry {
+        reason: String::new(),
+    });
     let undo = play.command("undo-a");
     play.succeed(undo, json!(null));
     assert_eq!(play.status(), SagaStatus::Compensated);

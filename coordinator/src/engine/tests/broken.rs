@@ -55,12 +55,16 @@ fn an_entry_whose_fold_breaks_off_makes_an_incident_and_waits_in_it() {
         Some(Ignored::NotApplicable)
     );
     assert_eq!(
-        play.break_off(Entry::Control(Control::Retry)),
+        play.break_off(Entry::Control(Control::Retry {
+            reason: String::new()
+        })),
         Some(Ignored::NotApplicable)
     );
     assert_eq!(play.status(), SagaStatus::Stuck);
     // A build that can fold it has missed nothing.
-    play.control(Control::Retry);
+    play.control(Control::Retry {
+        reason: String::new(),
+    });
     assert_eq!(play.status(), SagaStatus::Succeeded);
     assert_eq!(play.output(), &json!(7));
 }
@@ -71,13 +75,17 @@ fn what_breaks_off_again_after_it_was_mended_is_an_incident_again() {
     play.start(json!(1));
     let a = play.command("a");
     play.break_off(reply(a, json!("did a")));
-    play.control(Control::Retry);
+    play.control(Control::Retry {
+        reason: String::new(),
+    });
     assert_eq!(play.status(), SagaStatus::Running);
     play.break_off(Entry::Control(Control::Cancel {
         reason: "no more".to_owned(),
     }));
     assert_eq!(play.status(), SagaStatus::Stuck);
-    play.control(Control::Retry);
+    play.control(Control::Retry {
+        reason: String::new(),
+    });
     let undo = play.command("undo-a");
     play.succeed(undo, json!(null));
     assert_eq!(play.status(), SagaStatus::Canceled);
@@ -101,7 +109,9 @@ fn a_start_whose_fold_breaks_off_begins_when_it_is_mended() {
     play.break_off(Entry::Start(start));
     assert_eq!(play.status(), SagaStatus::Stuck);
     assert!(play.commands.is_empty());
-    play.control(Control::Retry);
+    play.control(Control::Retry {
+        reason: String::new(),
+    });
     let a = play.command("a");
     play.succeed(a, json!(null));
     assert_eq!(play.output(), &json!(7));
@@ -111,7 +121,9 @@ fn a_start_whose_fold_breaks_off_begins_when_it_is_mended() {
 fn what_breaks_off_without_a_saga_changes_nothing() {
     let mut play = stored(TWO);
     assert_eq!(
-        play.break_off(Entry::Control(Control::Retry)),
+        play.break_off(Entry::Control(Control::Retry {
+            reason: String::new()
+        })),
         Some(Ignored::NoSuchSaga)
     );
     assert!(play.saga.is_none());

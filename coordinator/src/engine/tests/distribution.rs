@@ -182,7 +182,7 @@ fn show_limited(
                     world.push(step.saga.clone(), Entry::Reply(reply));
                 }
                 Effect::Ended { outcome, .. } => show.outcome = Some(outcome),
-                Effect::DomainEvent(_) => {}
+                Effect::DomainEvent(_) | Effect::Withdraw { .. } => {}
                 other => panic!("nobody asked for {other:?}"),
             }
         }
