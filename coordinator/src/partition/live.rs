@@ -4,6 +4,10 @@
 //! never passes an entry whose effects are not acknowledged or whose state is not saved (unless the
 //! saga is over); every saga with a deadline stands in the deadline index. A saga that was saved, and for
 //! which nothing has come since, rests: it is held as its snapshot.
+//!
+//! Of a saga that is over the snapshot is removed, and what is folded again after that finds no saga to fold it
+//! into. But a start would find none either, and the events that had come before it would be gone with the
+//! snapshot that held them. So the end of a saga whose start no snapshot holds is saved before it is removed.
 
 use super::snapshot::{self, Outline};
 use crate::engine::Saga;
@@ -11,6 +15,7 @@ use bytes::Bytes;
 use dirigent_contracts::{
     id::{JournalSeq, SagaAddress},
     limit,
+    outcome::SagaStatus,
     time::Timestamp,
 };
 use std::{
@@ -50,6 +55,10 @@ struct Live {
     held: Held,
     /// Whether there is a snapshot of it.
     has_snapshot: bool,
+    /// The last entry in it, if this owner wrote it.
+    saved: JournalSeq,
+    /// The entry that started it, if this owner folded that; 0 if another did.
+    started: Option<JournalSeq>,
     /// The first entry that no snapshot holds, and when it was folded, since the owner began.
     unsaved: Option<(JournalSeq, Duration)>,
     /// How many effects are not acknowledged.
@@ -59,6 +68,13 @@ struct Live {
     /// When its snapshot is to be written again though nothing has come, since the owner began: if it is so
     /// large that it stands where things are forgotten by age.
     renewal: Option<Duration>,
+}
+
+impl Live {
+    /// Whether to remove its snapshot would lose what came before its start, though the start may be folded again.
+    fn loses_what_came_before(&self) -> bool {
+        self.has_snapshot && self.started.is_some_and(|seq| seq > self.saved)
+    }
 }
 
 impl Held {
@@ -104,6 +120,8 @@ pub(super) struct Table {
     deadlines: BTreeSet<(Timestamp, SagaAddress)>,
     /// Sagas whose snapshots are to be written again, by when.
     renewals: BTreeSet<(Duration, SagaAddress)>,
+    /// Sagas that are over and were saved so, by their last entries.
+    ended: BTreeSet<(JournalSeq, SagaAddress)>,
     /// The last entry that was folded.
     folded: JournalSeq,
 }
@@ -125,9 +143,19 @@ impl Table {
         if let Some(at) = renewal {
             self.renewals.insert((at, address.clone()));
         }
+        let is_over = outline.status.is_some_and(SagaStatus::is_terminal);
+        let held = if is_over {
+            let saga = snapshot::decode(&body)?;
+            self.ended.insert((saga.applied(), address.clone()));
+            Held::Whole(Box::new(saga))
+        } else {
+            Held::Resting(outline, body)
+        };
         let live = Live {
-            held: Held::Resting(outline, body),
+            held,
             has_snapshot: true,
+            saved: JournalSeq(0),
+            started: outline.status.map(|_| JournalSeq(0)),
             unsaved: None,
             owed: 0,
             saving: Saving::Nothing,
@@ -218,9 +246,12 @@ impl Table {
             return;
         }
         let deadline = state.as_ref().map_or(Timestamp::NEVER, Saga::next_deadline);
+        let has_started = state.as_ref().is_some_and(|saga| saga.run().is_some());
         let live = self.sagas.entry(address.clone()).or_insert_with(|| Live {
             held: Held::Nothing,
             has_snapshot: false,
+            saved: JournalSeq(0),
+            started: None,
             unsaved: None,
             owed: 0,
             saving: Saving::Nothing,
@@ -229,12 +260,15 @@ impl Table {
         });
         live.held = match state {
             // Nothing has come of what came: it rests on.
-            Some(saga) if !changed && live.has_snapshot && live.unsaved.is_none() => {
+            Some(saga)
+                if !changed && live.has_snapshot && live.unsaved.is_none() && !saga.is_over() =>
+            {
                 Held::Resting(Outline::of(&saga), snapshot::encode(&saga))
             }
             state => Held::of(state),
         };
         live.owed += owed;
+        live.started = live.started.or(has_started.then_some(seq));
         if changed && live.unsaved.is_none() {
             live.unsaved = Some((seq, since));
             self.unsaved.insert((seq, address.clone()));
@@ -285,11 +319,13 @@ impl Table {
     }
 
     /// The sagas that are to be saved: those with an entry older than `age` that no snapshot holds,
-    /// and whose effects are all acknowledged. With what is to be written for each.
+    /// and whose effects are all acknowledged. With what is to be written for each. `checkpoint` is the one that is
+    /// stored.
     pub(super) fn due_for_saving(
         &mut self,
         age: Duration,
         now: Duration,
+        checkpoint: JournalSeq,
     ) -> Vec<(SagaAddress, Save)> {
         let mut due = Vec::new();
         let mut large = Vec::new();
@@ -306,7 +342,7 @@ impl Table {
                 continue;
             }
             let save = match &live.held {
-                Held::Whole(saga) if !is_over => {
+                Held::Whole(saga) if !is_over || live.loses_what_came_before() => {
                     let body = snapshot::encode(saga);
                     live.saving = Saving::Put(body.clone());
                     if body.len() > limit::INLINE_SNAPSHOT_BYTES || live.renewal.is_some() {
@@ -328,6 +364,18 @@ impl Table {
             self.renew_at(&address, is_large.then_some(now + RENEWAL));
         }
         due.extend(self.due_for_renewal(now));
+        while let Some((applied, _)) = self.ended.first()
+            && *applied <= checkpoint
+            && let Some((_, address)) = self.ended.pop_first()
+        {
+            if let Some(live) = self.sagas.get_mut(&address)
+                && live.held.is_over()
+                && live.unsaved.is_none()
+            {
+                live.saving = Saving::Removal;
+                due.push((address, Save::Remove { has_snapshot: true }));
+            }
+        }
         due
     }
 
@@ -372,10 +420,16 @@ impl Table {
             return;
         };
         live.has_snapshot = true;
+        live.saved = applied;
         let saving = std::mem::replace(&mut live.saving, Saving::Nothing);
         if let Some((seq, since)) = live.unsaved.take() {
             self.unsaved.remove(&(seq, address.clone()));
             match (&live.held, saving) {
+                (Held::Whole(saga), Saving::Put(_))
+                    if saga.applied() == applied && saga.is_over() =>
+                {
+                    self.ended.insert((applied, address.clone()));
+                }
                 (Held::Whole(saga), Saving::Put(body)) if saga.applied() == applied => {
                     live.held = Held::Resting(Outline::of(saga), body);
                 }
@@ -505,7 +559,7 @@ mod tests {
             (RENEWAL + age, false),
             (RENEWAL * 2, true),
         ] {
-            let due = table.due_for_saving(age, now);
+            let due = table.due_for_saving(age, now, JournalSeq(7));
             assert_eq!(due.len(), usize::from(is_due), "{now:?}");
             for (_, save) in due {
                 assert!(matches!(
@@ -516,8 +570,15 @@ mod tests {
             }
         }
         // One that is being written is not written a second time.
-        assert_eq!(table.due_for_saving(age, RENEWAL * 3).len(), 1);
-        assert!(table.due_for_saving(age, RENEWAL * 4).is_empty());
+        assert_eq!(
+            table.due_for_saving(age, RENEWAL * 3, JournalSeq(7)).len(),
+            1
+        );
+        assert!(
+            table
+                .due_for_saving(age, RENEWAL * 4, JournalSeq(7))
+                .is_empty()
+        );
     }
 
     #[test]
@@ -526,13 +587,18 @@ mod tests {
         let mut table = Table::default();
         table.load(address.clone(), body).unwrap();
         let age = Duration::from_secs(1);
-        assert_eq!(table.due_for_saving(age, Duration::ZERO).len(), 1);
+        assert_eq!(
+            table
+                .due_for_saving(age, Duration::ZERO, JournalSeq(7))
+                .len(),
+            1
+        );
         table.saved(&address, JournalSeq(7));
         table.wake(&address);
         let saga = table.take(&address);
         table.put_back(&address, saga, JournalSeq(8), 0, false, age);
         assert!(table.state(&address).is_none());
-        assert_eq!(table.due_for_saving(age, RENEWAL).len(), 1);
+        assert_eq!(table.due_for_saving(age, RENEWAL, JournalSeq(7)).len(), 1);
     }
 
     #[test]
@@ -540,7 +606,7 @@ mod tests {
         let (address, body) = snapshot_of(1_000);
         let mut table = Table::default();
         table.load(address, body).unwrap();
-        let due = table.due_for_saving(Duration::from_secs(1), RENEWAL * 9);
+        let due = table.due_for_saving(Duration::from_secs(1), RENEWAL * 9, JournalSeq(7));
         assert!(due.is_empty());
     }
 }

@@ -444,7 +444,7 @@ impl Owner {
 
     /// Writes the snapshots of what changed `age` ago or longer, and the checkpoint if it has moved.
     pub(crate) fn save(&mut self, age: Duration, since: Duration) {
-        for (saga, save) in self.table.due_for_saving(age, since) {
+        for (saga, save) in self.table.due_for_saving(age, since, self.checkpoint) {
             let key = subject::snapshot_key(self.partition, &saga);
             match save {
                 Save::Put { body, applied } => self.actions.push(Action::Put {
