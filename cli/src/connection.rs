@@ -5,8 +5,10 @@ use async_nats::{
     Client, ConnectError, ConnectErrorKind, ConnectOptions, RequestErrorKind, ServerAddr,
 };
 use dirigent_contracts::{
-    api::{ErrorCode, Operation},
-    header, subject,
+    api::{ErrorCode, HistoryAnswer, HistoryPlace, HistoryRequest, Operation},
+    header,
+    id::SagaAddress,
+    subject,
 };
 use std::time::Duration;
 
@@ -91,6 +93,24 @@ impl Connection {
             return Err(refused);
         }
         serde_json::from_slice(&answer.payload).map_err(|error| strange(error.to_string()))
+    }
+
+    /// What happened to a saga, gathered from as many answers as it takes.
+    pub(crate) async fn history(&self, saga: &SagaAddress) -> Result<HistoryAnswer, Trouble> {
+        let mut events = Vec::new();
+        let mut from = HistoryPlace::default();
+        loop {
+            let request = HistoryRequest {
+                saga: saga.clone(),
+                from: Some(from),
+            };
+            let answer = self.ask(&request).await?;
+            events.extend(answer.events);
+            match answer.next {
+                Some(next) => from = next,
+                None => return Ok(HistoryAnswer { events, next: None }),
+            }
+        }
     }
 }
 

@@ -112,6 +112,7 @@ impl Trouble {
                 ErrorCode::Conflict => Exit::Conflict,
                 ErrorCode::BadRequest | ErrorCode::TooLarge => Exit::Usage,
                 ErrorCode::Unavailable | ErrorCode::Overloaded => Exit::Unreachable,
+                ErrorCode::AnswerTooLarge => Exit::No,
             },
             Self::File { .. }
             | Self::FileNotWritten { .. }

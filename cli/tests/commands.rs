@@ -159,6 +159,46 @@ async fn a_definition_is_checked_deployed_started_and_watched() {
     );
 }
 
+const PASSES: &str = "
+StartAt: First
+States:
+  First: { Type: Pass, Next: Second }
+  Second: { Type: Pass, Next: Third }
+  Third: { Type: Pass, End: true }
+";
+
+#[tokio::test]
+async fn a_history_that_no_message_carries_is_shown_in_every_form() {
+    let stage = Stage::start().await.unwrap();
+    let directory = stage.nats.directory();
+    std::fs::write(directory.join("passes.yaml"), PASSES).unwrap();
+    let input = format!("{{\"photo\": \"{}\"}}", "x".repeat(200_000));
+    std::fs::write(directory.join("input.json"), input).unwrap();
+    let person = Person {
+        directory,
+        url: stage.nats.url(),
+    };
+    person.types("deploy passes.yaml").await;
+    let said = person
+        .types("run passes --key k --input @input.json -o json")
+        .await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    let said = person.types("history passes k").await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.out.contains("succeeded"), "{}", said.out);
+    let said = person.types("history passes k -o json").await;
+    let history: Value = serde_json::from_str(&said.out).unwrap();
+    let events = history["events"].as_array().unwrap();
+    assert_eq!(events[0]["event"], "saga-started");
+    assert_eq!(events.last().unwrap()["event"], "saga-ended");
+    assert!(said.out.len() > 1_048_576, "it would have fitted");
+    for line in ["history passes k --format asl", "trace passes k"] {
+        let said = person.types(line).await;
+        assert_eq!(said.code, 0, "{line}: {}", said.err);
+        assert!(said.out.contains("Third"), "{line}: {}", said.out);
+    }
+}
+
 const IMPORT: &str = "
 QueryLanguage: JSONata
 StartAt: Each
@@ -256,6 +296,7 @@ async fn what_goes_wrong_is_told_by_the_exit_code_and_by_advice() {
         ("dead-letters replay 7", 4, "7"),
         ("publish nobody.listens {}", 4, "trigger"),
         ("describe", 2, "Usage"),
+        ("list --limit 1001", 2, "1000 is the most"),
     ] {
         let said = person.types(line).await;
         assert_eq!(said.code, code, "{line}: {said:?}");

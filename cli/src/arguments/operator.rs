@@ -4,6 +4,7 @@ use crate::input::Json;
 use clap::{Args, Subcommand, ValueEnum};
 use dirigent_contracts::{
     id::{DefinitionDigest, DefinitionName, SagaAddress, SagaKey},
+    limit,
     outcome::SagaStatus,
 };
 use std::{path::PathBuf, time::Duration};
@@ -75,8 +76,8 @@ pub(crate) struct ListArguments {
     /// Only sagas that stand so; may be said several times
     #[arg(short, long, value_parser = status_parser())]
     pub(crate) status: Vec<SagaStatus>,
-    /// At most so many
-    #[arg(short, long, value_name = "N", default_value_t = 50)]
+    /// At most so many; 1000 is the most
+    #[arg(short, long, value_name = "N", default_value_t = 50, value_parser = listed)]
     pub(crate) limit: usize,
 }
 
@@ -262,6 +263,18 @@ fn status_parser() -> impl clap::builder::TypedValueParser<Value = SagaStatus> {
     use clap::builder::{PossibleValuesParser, TypedValueParser};
     PossibleValuesParser::new(SagaStatus::ALL.map(SagaStatus::as_str))
         .try_map(|word| SagaStatus::from_word(&word).ok_or("not a status"))
+}
+
+/// How many sagas a list may hold.
+fn listed(text: &str) -> Result<usize, String> {
+    let most = limit::LISTED_SAGAS;
+    match text.parse() {
+        Ok(number) if number <= most => Ok(number),
+        Ok(_) => Err(format!(
+            "{most} is the most; a definition or --status makes the list shorter"
+        )),
+        Err(_) => Err(format!("expected a number up to {most}")),
+    }
 }
 
 /// `30s`, `1m 30s`, `PT5M`.

@@ -150,7 +150,7 @@ fn welcome(url: &str, arguments: &DevArguments) -> String {
 
 /// Publishes trigger events, waits for what they start, and tells how it went.
 async fn demo(client: &Client, url: &str) -> Result<Exit, Trouble> {
-    use dirigent_contracts::{api::HistoryRequest, id::SagaAddress, outcome::SagaStatus};
+    use dirigent_contracts::{id::SagaAddress, outcome::SagaStatus};
     let connection = crate::connection::Connection {
         client: client.clone(),
         url: url.to_owned(),
@@ -178,9 +178,7 @@ async fn demo(client: &Client, url: &str) -> Result<Exit, Trouble> {
             key: scene.key.parse().map_err(parse)?,
         };
         let ended = super::wait::until_over(&connection, &saga, Some(DEMO_TIME)).await?;
-        let history = connection
-            .ask(&HistoryRequest { saga: saga.clone() })
-            .await?;
+        let history = connection.history(&saga).await?;
         render::print(&render::timeline(&history.events))?;
         let expected = if scene.succeeds {
             SagaStatus::Succeeded

@@ -17,8 +17,8 @@ use async_nats::jetstream::{self, context::PublishError, message::PublishMessage
 use dirigent_contracts::{
     api::{
         CallbackRequest, CancelRequest, DeadLettersRequest, DefinitionRequest, DefinitionsRequest,
-        DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, LimitsRequest, ListRequest,
-        ReplayRequest, RetryRequest, SignalRequest, StartAnswer, StartRequest, StatusRequest,
+        DeployRequest, DescribeRequest, ErrorCode, LimitsRequest, ListRequest, ReplayRequest,
+        RetryRequest, SignalRequest, StartAnswer, StartRequest, StatusRequest,
     },
     history::asl,
     id::SagaAddress,
@@ -91,7 +91,7 @@ pub(super) async fn operate(
         }
         Command::History(arguments) => {
             let saga = address(arguments.saga)?;
-            let answer = connection.ask(&HistoryRequest { saga }).await?;
+            let answer = connection.history(&saga).await?;
             match arguments.format {
                 HistoryFormat::Dirigent => show(view, &answer, || render::timeline(&answer.events)),
                 HistoryFormat::Asl => {
@@ -102,8 +102,7 @@ pub(super) async fn operate(
         }
         Command::Trace(arguments) => {
             let saga = address(arguments)?;
-            let request = HistoryRequest { saga: saga.clone() };
-            let answer = connection.ask(&request).await?;
+            let answer = connection.history(&saga).await?;
             let now = Timestamp::from_nanos(jiff::Timestamp::now().as_nanosecond());
             match Waterfall::of(saga, &answer.events, now) {
                 Some(fall) => show(view, &fall, || render::waterfall(&fall, render::columns())),
