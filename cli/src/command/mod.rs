@@ -102,9 +102,7 @@ fn show<T: Serialize>(
 ) -> Result<Exit, Trouble> {
     match view.output {
         Output::Json => {
-            let json = serde_json::to_string_pretty(answer)
-                .map_err(|error| Trouble::Write(error.into()))?;
-            render::print(&format!("{json}\n"))?;
+            render::print(&render::json(answer)?)?;
         }
         Output::Table => render::print(&text())?,
     }

@@ -1,6 +1,6 @@
 //! What the doctor found, for people.
 
-use super::{dimmed, lines, table};
+use super::{cell, dimmed, lines, table};
 use crate::doctor::{Level, Report};
 use comfy_table::{Cell, Color};
 
@@ -16,7 +16,7 @@ pub(crate) fn examined(report: &Report) -> String {
         table.add_row([
             Cell::new(word).fg(color),
             Cell::new(finding.check),
-            Cell::new(&finding.found),
+            cell(&finding.found),
         ]);
         if !finding.advice.is_empty() {
             table.add_row([Cell::new(""), Cell::new(""), dimmed(&finding.advice)]);

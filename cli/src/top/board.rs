@@ -208,7 +208,7 @@ impl OfDefinition {
 impl OfTask {
     fn row(&self) -> (Vec<String>, bool) {
         let cells = vec![
-            self.task.clone(),
+            render::visible(&self.task),
             rate(self.attempts),
             rate(self.failed),
             count(self.backlog),
@@ -233,7 +233,7 @@ impl OfPartition {
         };
         let cells = vec![
             self.partition.to_string(),
-            owner.to_owned(),
+            render::visible(owner),
             count(self.lag),
             time((!self.owner.is_empty()).then_some(self.lease_age_s)),
         ];
@@ -243,9 +243,9 @@ impl OfPartition {
 
 fn stuck_row(saga: &SagaSummary) -> (Vec<String>, bool) {
     let cells = vec![
-        saga.saga.to_string(),
+        render::visible(&saga.saga),
         saga.updated_at.to_rfc3339(),
-        saga.detail.clone(),
+        render::visible(&saga.detail),
     ];
     (cells, true)
 }
