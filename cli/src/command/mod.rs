@@ -53,7 +53,7 @@ pub(crate) async fn perform(
             let report = doctor::examine(&connection, arguments.monitor.as_deref()).await?;
             show(view, &report, || render::examined(&report))?;
             Ok(match report.level {
-                Level::Ok | Level::Warning => Exit::Done,
+                Level::Ok | Level::Unknown | Level::Warning => Exit::Done,
                 Level::Problem => Exit::No,
             })
         }

@@ -10,6 +10,7 @@ pub(crate) fn examined(report: &Report) -> String {
     for finding in &report.findings {
         let (word, color) = match finding.level {
             Level::Ok => ("ok", Color::Green),
+            Level::Unknown => ("unknown", Color::Yellow),
             Level::Warning => ("warning", Color::Yellow),
             Level::Problem => ("problem", Color::Red),
         };
