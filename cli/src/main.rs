@@ -39,12 +39,13 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
-    render::choose_color(arguments.view.color);
+    let view = arguments.view;
+    render::choose_color(view.color);
     // What needs no broker needs no runtime either.
     let result = match arguments.command {
-        Command::Check(check) => command::check::check(&check),
+        Command::Check(check) => command::check::check(&check, view),
         Command::Schema => command::schema(),
-        Command::Test(test) => rehearsal::test(&test, arguments.view),
+        Command::Test(test) => rehearsal::test(&test, view),
         Command::Completions { shell } => command::completions(shell),
         command => {
             let is_service = match &command {
@@ -52,14 +53,14 @@ fn main() -> ExitCode {
                 Command::Dev(dev) => !dev.demo,
                 command => matches!(command, Command::Coordinator(_)),
             };
-            log(arguments.view, is_service);
-            run(&arguments.broker, arguments.view, command)
+            log(view, is_service);
+            run(&arguments.broker, view, command)
         }
     };
     match result {
         Ok(exit) => exit.into(),
         Err(trouble) => {
-            render::trouble(&trouble);
+            render::trouble(&trouble, view.output);
             trouble.exit().into()
         }
     }

@@ -6,7 +6,10 @@
 
 use crate::{
     history::HistoryEvent,
-    id::{DefinitionDigest, DefinitionName, JournalSeq, PartitionId, RunId, SagaAddress, SagaKey},
+    id::{
+        DefinitionDigest, DefinitionName, DigestPrefix, JournalSeq, PartitionId, RunId,
+        SagaAddress, SagaKey,
+    },
     journal::{Parent, Trigger},
     outcome::{Failure, SagaStatus},
     task::TaskResult,
@@ -99,7 +102,7 @@ pub struct StartRequest {
     pub input: Value,
     /// The version to run; the newest if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<DefinitionDigest>,
+    pub digest: Option<DigestPrefix>,
 }
 operation!(StartRequest, "start", StartAnswer);
 
@@ -382,7 +385,7 @@ pub struct DefinitionRequest {
     pub name: DefinitionName,
     /// The version; the newest if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<DefinitionDigest>,
+    pub digest: Option<DigestPrefix>,
 }
 operation!(DefinitionRequest, "definition", DefinitionAnswer);
 

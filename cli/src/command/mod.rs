@@ -102,7 +102,7 @@ fn show<T: Serialize>(
 ) -> Result<Exit, Trouble> {
     match view.output {
         Output::Json => {
-            render::print(&render::json(answer)?)?;
+            render::print(&render::document(answer)?)?;
         }
         Output::Table => render::print(&text())?,
     }

@@ -25,13 +25,14 @@ pub(crate) use timeline::{asl_events, timeline};
 pub(crate) use visible::{quoted, visible};
 pub(crate) use waterfall::waterfall;
 
-use crate::trouble::Trouble;
+use crate::{arguments::Output, trouble::Trouble};
 use anstream::{AutoStream, ColorChoice};
 use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use dirigent_contracts::{definition::Report, outcome::SagaStatus, time::Timestamp};
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
+use serde_json::json;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 use visible::{cell, visible_json, visible_lines};
@@ -50,7 +51,7 @@ pub(crate) fn choose_color(choice: clap::ColorChoice) {
 }
 
 /// An answer as JSON, for programs, and harmless to a terminal.
-pub(crate) fn json(answer: &impl Serialize) -> Result<String, Trouble> {
+pub(crate) fn document(answer: &impl Serialize) -> Result<String, Trouble> {
     let json =
         serde_json::to_string_pretty(answer).map_err(|error| Trouble::Write(error.into()))?;
     Ok(visible_json(&json) + "\n")
@@ -77,14 +78,35 @@ pub(crate) fn columns() -> usize {
 }
 
 /// Writes to stderr what went wrong and what to do about it.
-pub(crate) fn trouble(trouble: &Trouble) {
+pub(crate) fn trouble(trouble: &Trouble, output: Output) {
+    match output {
+        Output::Json => say(&trouble_json(trouble)),
+        Output::Table => {
+            trouble.report().inspect(|about| report(about));
+            say(&trouble_text(trouble));
+        }
+    }
+}
+
+fn trouble_json(trouble: &Trouble) -> String {
+    let mut object = json!({"error": trouble.to_string(), "exit": trouble.exit() as u8});
+    if let Some(help) = trouble.help() {
+        object["help"] = help.into();
+    }
+    if let Some(report) = trouble.report() {
+        object["diagnostics"] = json!(report.diagnostics());
+    }
+    visible_json(&object.to_string()) + "\n"
+}
+
+fn trouble_text(trouble: &Trouble) -> String {
     let what = visible_lines(&trouble.to_string());
     let mut text = format!("{BAD}error:{BAD:#} {what}\n");
     if let Some(help) = trouble.help() {
         let help = visible_lines(&help);
         text += &format!("{ADVICE}help:{ADVICE:#} {help}\n");
     }
-    say(&text);
+    text
 }
 
 /// Writes to stderr what is wrong with a definition, each problem with an excerpt.

@@ -45,22 +45,7 @@ impl Api {
         } = request;
         let limits = self.broker.installation.limits();
         limits::check_payload(&limits, "the input", &input)?;
-        let digest = match digest {
-            Some(digest) => {
-                let document = self
-                    .definitions
-                    .store()
-                    .document(&definition, &digest)
-                    .await?;
-                document.map(|_| digest)
-            }
-            None => self.definitions.latest(&definition).await,
-        };
-        let digest = digest.ok_or_else(|| {
-            Refusal::not_found(format!(
-                "there is no such definition as '{definition}': deploy it first"
-            ))
-        })?;
+        let digest = self.version(&definition, digest.as_ref()).await?;
         let key = match key {
             Some(key) => key,
             None => SagaKey::new(Uuid::now_v7().to_string())
