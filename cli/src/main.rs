@@ -15,7 +15,7 @@ mod top;
 mod trouble;
 mod waterfall;
 
-use arguments::{Arguments, Command, LogFormat, ViewArguments};
+use arguments::{Arguments, Command, LogFormat, Output, ViewArguments};
 use clap::FromArgMatches as _;
 use exit::Exit;
 use std::{io::IsTerminal as _, process::ExitCode};
@@ -34,10 +34,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PRINTS_MESSAGES: &str = "async_nats::connection";
 
 fn main() -> ExitCode {
-    let matches = arguments::command().get_matches();
-    let arguments = match Arguments::from_arg_matches(&matches) {
+    let matches = arguments::command().try_get_matches();
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
-        Err(error) => error.exit(),
+        Err(error) => return refuse(&error),
     };
     let view = arguments.view;
     render::choose_color(view.color);
@@ -64,6 +64,19 @@ fn main() -> ExitCode {
             trouble.exit().into()
         }
     }
+}
+
+/// Says what is wrong with the command line, or what was asked for: its help, its version.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    if error.use_stderr() && arguments::asks_for_json(&words) {
+        let trouble = Trouble::CommandLine(error.to_string());
+        render::trouble(&trouble, Output::Json);
+        return trouble.exit().into();
+    }
+    error.exit()
 }
 
 fn run(

@@ -9,6 +9,8 @@ use std::{io, path::PathBuf, time::Duration};
 /// Why a command could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Trouble {
+    #[error("{}", .0.trim().trim_start_matches("error: "))]
+    CommandLine(String),
     #[error("cannot reach the broker at {url}: {reason}")]
     NoBroker { url: String, reason: String },
     #[error("the broker at {url} refuses these credentials")]
@@ -133,7 +135,8 @@ impl Trouble {
                 ErrorCode::Unavailable | ErrorCode::Overloaded => Exit::Unreachable,
                 ErrorCode::AnswerTooLarge => Exit::No,
             },
-            Self::File { .. }
+            Self::CommandLine(_)
+            | Self::File { .. }
             | Self::FileNotWritten { .. }
             | Self::FileExists { .. }
             | Self::NoArchive { .. }
@@ -225,7 +228,8 @@ impl Trouble {
             }
             Self::PortTaken { .. } => "leave --port out to take any free one".into(),
             Self::Ended { log: Some(log), .. } => format!("its log is {}", log.display()),
-            Self::Refused { .. }
+            Self::CommandLine(_)
+            | Self::Refused { .. }
             | Self::File { .. }
             | Self::FileNotWritten { .. }
             | Self::NoArchive { .. }

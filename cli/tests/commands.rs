@@ -231,6 +231,13 @@ async fn programs_read_json_also_where_something_is_wrong() {
     assert_eq!((said.code, &error["exit"]), (3, &3.into()), "{said:?}");
     assert!(error["error"].as_str().unwrap().contains("cannot reach"));
     assert!(error["help"].as_str().unwrap().contains("dirigent dev"));
+    let said = person.types("list --status lost -o json").await;
+    let error: Value = serde_json::from_str(&said.err).unwrap();
+    assert_eq!((said.code, &error["exit"]), (2, &2.into()), "{said:?}");
+    let what = error["error"].as_str().unwrap();
+    assert!(what.starts_with("invalid value 'lost'"), "{what}");
+    let said = person.types("list --help -o json").await;
+    assert!(said.out.contains("--status"), "{said:?}");
 }
 
 #[tokio::test]

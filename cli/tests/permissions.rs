@@ -144,6 +144,7 @@ async fn who_may_not_ask_is_told_so_at_once() {
     for (user, line, words) in [
         ("caller:pass", "list", "Permissions Violation"),
         ("caller:pass", "publish a.b {}", "Permissions Violation"),
+        ("caller:pass", "doctor", "Permissions Violation"),
         ("caller:wrong", "list", "refuses these credentials"),
         ("caller:pass", "describe a b", "no coordinator is running"),
     ] {

@@ -50,7 +50,8 @@ pub(crate) async fn perform(
         }
         Command::Doctor(arguments) => {
             let connection = Connection::open(broker, "doctor").await?;
-            let report = doctor::examine(&connection, arguments.monitor.as_deref()).await?;
+            let examined = doctor::examine(&connection, arguments.monitor.as_deref());
+            let report = connection.unless_denied(examined).await??;
             show(view, &report, || render::examined(&report))?;
             Ok(match report.level {
                 Level::Ok | Level::Unknown | Level::Warning => Exit::Done,
