@@ -2,13 +2,17 @@
 
 use crate::{arguments::BrokerArguments, trouble::Trouble};
 use async_nats::{
-    Client, ConnectError, ConnectErrorKind, ConnectOptions, RequestErrorKind, ServerAddr,
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind, ServerAddr,
+    ServerError,
 };
 use dirigent_contracts::{
-    api::{ErrorCode, Operation},
-    header, subject,
+    api::{ErrorCode, HistoryAnswer, HistoryPlace, HistoryRequest, Operation},
+    header,
+    id::SagaAddress,
+    subject,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// How long a coordinator has for an answer. A list asks the owners of all partitions.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
@@ -24,9 +28,22 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) url: String,
+    /// What the broker said last that this user may not do. It tells that beside the request, which it leaves
+    /// unanswered.
+    denied: watch::Receiver<Option<String>>,
 }
 
 impl Connection {
+    /// One that is open already.
+    pub(crate) fn new(client: Client, url: String) -> Self {
+        let (_, denied) = watch::channel(None);
+        Self {
+            client,
+            url,
+            denied,
+        }
+    }
+
     /// Connects. `name` is what the broker shows for this client.
     pub(crate) async fn open(broker: &BrokerArguments, name: &str) -> Result<Self, Trouble> {
         let addresses = parse_addresses(&broker.nats_url)?;
@@ -36,6 +53,10 @@ impl Connection {
             .connection_timeout(CONNECT_TIME)
             .ping_interval(PING_INTERVAL)
             .request_timeout(Some(ANSWER_TIME));
+        let is_told = broker.creds.is_some() || broker.user.is_some() || broker.token.is_some();
+        if !is_told {
+            options = dirigent_worker::authenticated(options, &addresses);
+        }
         if let Some(path) = &broker.creds {
             options = options
                 .credentials_file(path)
@@ -52,8 +73,22 @@ impl Connection {
         if let Some(token) = &broker.token {
             options = options.token(token.clone());
         }
+        let (sender, denied) = watch::channel(None);
+        let sender = Arc::new(sender);
+        options = options.event_callback(move |event| {
+            let sender = Arc::clone(&sender);
+            async move {
+                if let Some(reason) = denial(&event) {
+                    sender.send_replace(Some(reason));
+                }
+            }
+        });
         match options.connect(addresses).await {
-            Ok(client) => Ok(Self { client, url }),
+            Ok(client) => Ok(Self {
+                client,
+                url,
+                denied,
+            }),
             Err(error) => Err(refusal(url, &error)),
         }
     }
@@ -65,10 +100,10 @@ impl Connection {
             reason,
         };
         let body = serde_json::to_vec(request).map_err(|error| strange(error.to_string()))?;
+        let answer = self.client.request(subject::api(O::NAME), body.into());
         let answer = self
-            .client
-            .request(subject::api(O::NAME), body.into())
-            .await
+            .unless_denied(answer)
+            .await?
             .map_err(|error| match error.kind() {
                 RequestErrorKind::NoResponders => Trouble::NoCoordinator {
                     url: self.url.clone(),
@@ -91,6 +126,62 @@ impl Connection {
             return Err(refused);
         }
         serde_json::from_slice(&answer.payload).map_err(|error| strange(error.to_string()))
+    }
+
+    /// Waits for an answer, unless the broker says that this user may not ask.
+    pub(crate) async fn unless_denied<T>(
+        &self,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Trouble> {
+        let mut denied = self.denied.clone();
+        let denial = async {
+            let told = denied.wait_for(Option::is_some).await;
+            match told.map(|reason| reason.clone().unwrap_or_default()) {
+                Ok(reason) => reason,
+                // Nobody listens to what the broker says.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => Ok(answer),
+            reason = denial => Err(Trouble::Denied { url: self.url.clone(), reason }),
+        }
+    }
+
+    /// What the broker said last that this user may not do.
+    pub(crate) fn denial(&self) -> Option<String> {
+        self.denied.borrow().clone()
+    }
+
+    /// What happened to a saga, gathered from as many answers as it takes.
+    pub(crate) async fn history(&self, saga: &SagaAddress) -> Result<HistoryAnswer, Trouble> {
+        let mut events = Vec::new();
+        let mut from = HistoryPlace::default();
+        loop {
+            let request = HistoryRequest {
+                saga: saga.clone(),
+                from: Some(from),
+            };
+            let answer = self.ask(&request).await?;
+            events.extend(answer.events);
+            match answer.next {
+                Some(next) => from = next,
+                None => return Ok(HistoryAnswer { events, next: None }),
+            }
+        }
+    }
+}
+
+/// What the broker says this user may not do, if that is what it says.
+fn denial(event: &Event) -> Option<String> {
+    match event {
+        Event::ServerError(ServerError::Other(reason))
+            if reason.to_lowercase().starts_with("permissions violation") =>
+        {
+            Some(reason.clone())
+        }
+        _ => None,
     }
 }
 
@@ -121,7 +212,8 @@ fn parse_addresses(urls: &str) -> Result<Vec<ServerAddr>, Trouble> {
         url.trim()
             .parse::<ServerAddr>()
             .map_err(|error| Trouble::NoBroker {
-                url: url.trim().to_owned(),
+                // Without what stands before the host: it may be a password.
+                url: url.trim().rsplit('@').next().unwrap_or_default().to_owned(),
                 reason: format!(
                     "that is not an address ({error}); one looks like nats://host:4222"
                 ),
@@ -175,8 +267,9 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_said_so() {
-        let error = parse_addresses("nats://one:port").unwrap_err();
+        let error = parse_addresses("nats://me:secret@one:port").unwrap_err();
         assert!(error.to_string().contains("nats://host:4222"), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod top;
 mod trouble;
 mod waterfall;
 
-use arguments::{Arguments, Command, LogFormat, ViewArguments};
+use arguments::{Arguments, Command, LogFormat, Output, ViewArguments};
 use clap::FromArgMatches as _;
 use exit::Exit;
 use std::{io::IsTerminal as _, process::ExitCode};
@@ -34,17 +34,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PRINTS_MESSAGES: &str = "async_nats::connection";
 
 fn main() -> ExitCode {
-    let matches = arguments::command().get_matches();
-    let arguments = match Arguments::from_arg_matches(&matches) {
+    let matches = arguments::command().try_get_matches();
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
-        Err(error) => error.exit(),
+        Err(error) => return refuse(&error),
     };
-    render::choose_color(arguments.view.color);
+    let view = arguments.view;
+    render::choose_color(view.color);
     // What needs no broker needs no runtime either.
     let result = match arguments.command {
-        Command::Check(check) => command::check::check(&check),
+        Command::Check(check) => command::check::check(&check, view),
         Command::Schema => command::schema(),
-        Command::Test(test) => rehearsal::test(&test, arguments.view),
+        Command::Test(test) => rehearsal::test(&test, view),
         Command::Completions { shell } => command::completions(shell),
         command => {
             let is_service = match &command {
@@ -52,17 +53,30 @@ fn main() -> ExitCode {
                 Command::Dev(dev) => !dev.demo,
                 command => matches!(command, Command::Coordinator(_)),
             };
-            log(arguments.view, is_service);
-            run(&arguments.broker, arguments.view, command)
+            log(view, is_service);
+            run(&arguments.broker, view, command)
         }
     };
     match result {
         Ok(exit) => exit.into(),
         Err(trouble) => {
-            render::trouble(&trouble);
+            render::trouble(&trouble, view.output);
             trouble.exit().into()
         }
     }
+}
+
+/// Says what is wrong with the command line, or what was asked for: its help, its version.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    if error.use_stderr() && arguments::asks_for_json(&words) {
+        let trouble = Trouble::CommandLine(error.to_string());
+        render::trouble(&trouble, Output::Json);
+        return trouble.exit().into();
+    }
+    error.exit()
 }
 
 fn run(

@@ -3,16 +3,20 @@
 //! Every command ends in an [`Exit`] or in a [`Trouble`]; only `main` prints one.
 
 use crate::exit::Exit;
-use dirigent_contracts::api::ErrorCode;
+use dirigent_contracts::{api::ErrorCode, definition::Report};
 use std::{io, path::PathBuf, time::Duration};
 
 /// Why a command could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Trouble {
+    #[error("{}", .0.trim().trim_start_matches("error: "))]
+    CommandLine(String),
     #[error("cannot reach the broker at {url}: {reason}")]
     NoBroker { url: String, reason: String },
     #[error("the broker at {url} refuses these credentials")]
     Unauthorized { url: String },
+    #[error("the broker at {url} does not allow this user that: {reason}")]
+    Denied { url: String, reason: String },
     #[error("no coordinator is running on {url}")]
     NoCoordinator { url: String },
     #[error("no answer to `{operation}` from {url} within {seconds} s")]
@@ -57,12 +61,18 @@ pub(crate) enum Trouble {
     NotJson { origin: String, reason: String },
     #[error("{path} gives no name for a definition: {reason}")]
     NoName { path: PathBuf, reason: String },
-    #[error("{0} cannot be deployed")]
-    NotDeployable(String),
-    #[error("no stream keeps an event on {subject}: {reason}")]
-    NotKept { subject: String, reason: String },
+    #[error("{} cannot be deployed", .0.file_name())]
+    NotDeployable(Box<Report>),
+    #[error("no stream keeps an event on {subject}")]
+    NotKept { subject: String },
+    #[error("an event on {subject} was not acknowledged: {reason}")]
+    NotAcknowledged { subject: String, reason: String },
     #[error("{path} cannot be rehearsed: {reason}")]
-    NotTestable { path: PathBuf, reason: String },
+    NotTestable {
+        path: PathBuf,
+        reason: String,
+        report: Option<Box<Report>>,
+    },
     #[error("{saga} is still {status} after {waited}")]
     TimedOut {
         saga: String,
@@ -96,11 +106,22 @@ impl Trouble {
         Self::Bench(reason.to_string())
     }
 
+    /// What is wrong with a document, if that is the trouble.
+    pub(crate) fn report(&self) -> Option<&Report> {
+        match self {
+            Self::NotDeployable(report) => Some(report),
+            Self::NotTestable { report, .. } => report.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The exit code that goes with it.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::NoBroker { .. }
             | Self::Unauthorized { .. }
+            | Self::Denied { .. }
+            | Self::NotAcknowledged { .. }
             | Self::NoCoordinator { .. }
             | Self::NoAnswer { .. }
             | Self::StrangeAnswer { .. }
@@ -112,8 +133,10 @@ impl Trouble {
                 ErrorCode::Conflict => Exit::Conflict,
                 ErrorCode::BadRequest | ErrorCode::TooLarge => Exit::Usage,
                 ErrorCode::Unavailable | ErrorCode::Overloaded => Exit::Unreachable,
+                ErrorCode::AnswerTooLarge => Exit::No,
             },
-            Self::File { .. }
+            Self::CommandLine(_)
+            | Self::File { .. }
             | Self::FileNotWritten { .. }
             | Self::FileExists { .. }
             | Self::NoArchive { .. }
@@ -144,6 +167,14 @@ impl Trouble {
             Self::Unauthorized { .. } => "give --creds, --token, or --user and --password (or \
                  NATS_CREDS, NATS_TOKEN, NATS_USER, NATS_PASSWORD)"
                 .into(),
+            Self::Denied { .. } => {
+                "docs/protocol.md lists what each kind of user needs (Permissions)".into()
+            }
+            Self::NotAcknowledged { .. } => {
+                "it may be kept or not: publish it again, and with the \
+                 same --id it is taken once"
+                    .into()
+            }
             Self::NoCoordinator { .. } => {
                 "start one with `dirigent coordinator`, or everything with `dirigent dev`".into()
             }
@@ -197,7 +228,8 @@ impl Trouble {
             }
             Self::PortTaken { .. } => "leave --port out to take any free one".into(),
             Self::Ended { log: Some(log), .. } => format!("its log is {}", log.display()),
-            Self::Refused { .. }
+            Self::CommandLine(_)
+            | Self::Refused { .. }
             | Self::File { .. }
             | Self::FileNotWritten { .. }
             | Self::NoArchive { .. }

@@ -159,6 +159,155 @@ async fn a_definition_is_checked_deployed_started_and_watched() {
     );
 }
 
+const PAYMENT: &str = "
+Extensions: [saga/1]
+StartAt: Paid
+States:
+  Paid: { Type: Task, Resource: 'event:orders.paid.await', End: true }
+";
+
+#[tokio::test]
+async fn an_event_that_a_saga_awaits_is_published_with_its_key() {
+    let stage = Stage::start().await.unwrap();
+    stage.deploy("payment", PAYMENT).await.unwrap();
+    let person = Person {
+        directory: stage.nats.directory(),
+        url: stage.nats.url(),
+    };
+    for key in ["by-key", "by-header"] {
+        stage
+            .begin("payment", key, serde_json::json!({}))
+            .await
+            .unwrap();
+    }
+    for (line, again) in [
+        ("publish orders.paid {} --key by-key --id e-1", false),
+        ("publish orders.paid {} --key by-key --id e-1", true),
+        (
+            "publish orders.paid {} --header Dirigent-Key=by-header",
+            false,
+        ),
+    ] {
+        let said = person.types(&format!("{line} -o json")).await;
+        let kept: Value = serde_json::from_str(&said.out).unwrap();
+        assert_eq!(kept["duplicate"], again, "{said:?}");
+        assert_eq!(kept["stream"], "DIRIGENT_INBOX", "{said:?}");
+    }
+    for key in ["by-key", "by-header"] {
+        stage.ended("payment", key).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn programs_read_json_also_where_something_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let person = Person {
+        directory: directory.path(),
+        url: "nats://127.0.0.1:1".to_owned(),
+    };
+    std::fs::write(directory.path().join("greeting.yaml"), GREETING).unwrap();
+    std::fs::write(
+        directory.path().join("broken.yaml"),
+        "StartAt: A\nStates: {}\n",
+    )
+    .unwrap();
+    let said = person
+        .types("check greeting.yaml broken.yaml -o json")
+        .await;
+    assert_eq!((said.code, said.err.as_str()), (1, ""), "{said:?}");
+    let checked: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(checked[0]["file"], "greeting.yaml");
+    assert_eq!(checked[0]["digest"].as_str().unwrap().len(), 64);
+    assert_eq!(checked[0]["diagnostics"], serde_json::json!([]));
+    assert!(checked[1].get("digest").is_none(), "{checked:#}");
+    let diagnostic = &checked[1]["diagnostics"][0];
+    assert_eq!(diagnostic["severity"], "error", "{checked:#}");
+    assert_eq!(
+        (&diagnostic["line"], &diagnostic["column"]),
+        (&1.into(), &10.into())
+    );
+    let said = person.types("list -o json").await;
+    let error: Value = serde_json::from_str(&said.err).unwrap();
+    assert_eq!((said.code, &error["exit"]), (3, &3.into()), "{said:?}");
+    assert!(error["error"].as_str().unwrap().contains("cannot reach"));
+    assert!(error["help"].as_str().unwrap().contains("dirigent dev"));
+    let said = person.types("list --status lost -o json").await;
+    let error: Value = serde_json::from_str(&said.err).unwrap();
+    assert_eq!((said.code, &error["exit"]), (2, &2.into()), "{said:?}");
+    let what = error["error"].as_str().unwrap();
+    assert!(what.starts_with("invalid value 'lost'"), "{what}");
+    let said = person.types("list --help -o json").await;
+    assert!(said.out.contains("--status"), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_version_is_named_by_what_tables_print_of_it() {
+    let stage = Stage::start().await.unwrap();
+    let directory = stage.nats.directory();
+    let person = Person {
+        directory,
+        url: stage.nats.url(),
+    };
+    let first = stage.deploy("refusal", REFUSAL).await.unwrap().digest;
+    stage.deploy("refusal", GREETING).await.unwrap();
+    let line = format!("definition refusal --digest {}", first.short());
+    let said = person.types(&line).await;
+    assert_eq!(said.out, REFUSAL, "{said:?}");
+    let line = format!("run refusal --digest {}", first.short());
+    let said = person.types(&line).await;
+    assert!(said.out.contains("Refused"), "{said:?}");
+    for (digest, code, words) in [
+        ("0000000", 2, "8 to 64"),
+        ("00000000", 4, "no version that begins with 00000000"),
+    ] {
+        let said = person
+            .types(&format!("definition refusal --digest {digest}"))
+            .await;
+        assert_eq!(said.code, code, "{said:?}");
+        assert!(said.err.contains(words), "{said:?}");
+    }
+}
+
+const PASSES: &str = "
+StartAt: First
+States:
+  First: { Type: Pass, Next: Second }
+  Second: { Type: Pass, Next: Third }
+  Third: { Type: Pass, End: true }
+";
+
+#[tokio::test]
+async fn a_history_that_no_message_carries_is_shown_in_every_form() {
+    let stage = Stage::start().await.unwrap();
+    let directory = stage.nats.directory();
+    std::fs::write(directory.join("passes.yaml"), PASSES).unwrap();
+    let input = format!("{{\"photo\": \"{}\"}}", "x".repeat(200_000));
+    std::fs::write(directory.join("input.json"), input).unwrap();
+    let person = Person {
+        directory,
+        url: stage.nats.url(),
+    };
+    person.types("deploy passes.yaml").await;
+    let said = person
+        .types("run passes --key k --input @input.json -o json")
+        .await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    let said = person.types("history passes k").await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.out.contains("succeeded"), "{}", said.out);
+    let said = person.types("history passes k -o json").await;
+    let history: Value = serde_json::from_str(&said.out).unwrap();
+    let events = history["events"].as_array().unwrap();
+    assert_eq!(events[0]["event"], "saga-started");
+    assert_eq!(events.last().unwrap()["event"], "saga-ended");
+    assert!(said.out.len() > 1_048_576, "it would have fitted");
+    for line in ["history passes k --format asl", "trace passes k"] {
+        let said = person.types(line).await;
+        assert_eq!(said.code, 0, "{line}: {}", said.err);
+        assert!(said.out.contains("Third"), "{line}: {}", said.out);
+    }
+}
+
 const IMPORT: &str = "
 QueryLanguage: JSONata
 StartAt: Each
@@ -241,6 +390,16 @@ async fn what_goes_wrong_is_told_by_the_exit_code_and_by_advice() {
     let stage = Stage::start().await.unwrap();
     let directory = stage.nats.directory();
     std::fs::write(directory.join("broken.yaml"), "StartAt: A\nStates: {}\n").unwrap();
+    std::fs::write(directory.join("refusal.yaml"), REFUSAL).unwrap();
+    let large = format!("\"{}\"", "x".repeat(1_100_000));
+    std::fs::write(directory.join("large.json"), large).unwrap();
+    for (file, cases) in [
+        ("no-cases.yaml", "[]"),
+        ("typo.yaml", "[{ name: a, answers: { Refsue: {} } }]"),
+    ] {
+        let script = format!("definition: refusal.yaml\ncases: {cases}\n");
+        std::fs::write(directory.join(file), script).unwrap();
+    }
     let person = Person {
         directory,
         url: stage.nats.url(),
@@ -255,7 +414,13 @@ async fn what_goes_wrong_is_told_by_the_exit_code_and_by_advice() {
         ("retry nothing k", 4, "nothing/k"),
         ("dead-letters replay 7", 4, "7"),
         ("publish nobody.listens {}", 4, "trigger"),
+        ("publish nobody.* {}", 2, "wildcards"),
+        ("publish nobody.listens @large.json", 2, "at most 1048576"),
+        ("deploy a.yaml b.yaml --name c", 2, "--name is for one file"),
+        ("test no-cases.yaml", 2, "it has no cases"),
+        ("test typo.yaml", 2, "did you mean `Refuse`?"),
         ("describe", 2, "Usage"),
+        ("list --limit 1001", 2, "1000 is the most"),
     ] {
         let said = person.types(line).await;
         assert_eq!(said.code, code, "{line}: {said:?}");

@@ -139,4 +139,7 @@ async fn whatever_is_broken_is_a_problem_that_says_what_to_do() {
         });
         assert!(is_found, "{check}: {findings:#?}");
     }
+    let unknown = findings.iter().filter(|finding| finding[1] == "unknown");
+    let unknown: Vec<_> = unknown.map(|finding| finding[0].as_str()).collect();
+    assert_eq!(unknown, ["stuck sagas", "age"], "{findings:#?}");
 }

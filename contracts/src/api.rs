@@ -6,7 +6,10 @@
 
 use crate::{
     history::HistoryEvent,
-    id::{DefinitionDigest, DefinitionName, PartitionId, RunId, SagaAddress, SagaKey},
+    id::{
+        DefinitionDigest, DefinitionName, DigestPrefix, JournalSeq, PartitionId, RunId,
+        SagaAddress, SagaKey,
+    },
     journal::{Parent, Trigger},
     outcome::{Failure, SagaStatus},
     task::TaskResult,
@@ -49,6 +52,8 @@ pub enum ErrorCode {
     Overloaded,
     /// The broker did not do its part; try again (503).
     Unavailable,
+    /// The answer is larger than a message of this broker can be (507).
+    AnswerTooLarge,
 }
 
 impl ErrorCode {
@@ -62,6 +67,7 @@ impl ErrorCode {
             Self::TooLarge => 413,
             Self::Overloaded => 429,
             Self::Unavailable => 503,
+            Self::AnswerTooLarge => 507,
         }
     }
 
@@ -75,6 +81,7 @@ impl ErrorCode {
             Self::TooLarge,
             Self::Overloaded,
             Self::Unavailable,
+            Self::AnswerTooLarge,
         ]
         .into_iter()
         .find(|code| code.number() == number)
@@ -95,7 +102,7 @@ pub struct StartRequest {
     pub input: Value,
     /// The version to run; the newest if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<DefinitionDigest>,
+    pub digest: Option<DigestPrefix>,
 }
 operation!(StartRequest, "start", StartAnswer);
 
@@ -229,6 +236,10 @@ pub struct HistoryRequest {
     /// Its address.
     #[serde(flatten)]
     pub saga: SagaAddress,
+    /// From where on. An asker who says so takes a part, as much as fits into a message; one who does
+    /// not gets the whole, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<HistoryPlace>,
 }
 operation!(HistoryRequest, "history", HistoryAnswer);
 
@@ -237,6 +248,19 @@ operation!(HistoryRequest, "history", HistoryAnswer);
 pub struct HistoryAnswer {
     /// The events in order. Those before the journal's oldest entry are forgotten.
     pub events: Vec<HistoryEvent>,
+    /// Where it goes on, if there was no room for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<HistoryPlace>,
+}
+
+/// A place in a history. It stays the same when older entries are forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryPlace {
+    /// The journal entry.
+    pub seq: JournalSeq,
+    /// How many of the events that it caused come before.
+    #[serde(default)]
+    pub skip: usize,
 }
 
 /// Send an event to one saga.
@@ -361,7 +385,7 @@ pub struct DefinitionRequest {
     pub name: DefinitionName,
     /// The version; the newest if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<DefinitionDigest>,
+    pub digest: Option<DigestPrefix>,
 }
 operation!(DefinitionRequest, "definition", DefinitionAnswer);
 

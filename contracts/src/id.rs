@@ -163,6 +163,23 @@ text_id!(
     }
 );
 
+text_id!(
+    /// The first 8 digits of a [`DefinitionDigest`], or more: a version as people name it.
+    DigestPrefix,
+    |text| {
+        let is_hexadecimal = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if is_hexadecimal && (8..=64).contains(&text.len()) {
+            Ok(())
+        } else {
+            Err(IdError::Form {
+                what: "version",
+                text: text.to_owned(),
+                expected: "8 to 64 lower-case hexadecimal digits, the first ones of its digest",
+            })
+        }
+    }
+);
+
 impl DefinitionDigest {
     /// The first twelve digits, enough for people.
     #[must_use]

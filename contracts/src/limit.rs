@@ -23,6 +23,8 @@ pub const LARGEST_BODY_BYTES: usize = 16 * 1_048_576;
 pub const LARGEST_SNAPSHOT_BYTES: usize = 256 * 1_048_576;
 /// Largest snapshot that stands in its bucket, in bytes; a larger one stands in the object store.
 pub const INLINE_SNAPSHOT_BYTES: usize = 524_288;
+/// Most sagas of a list: so many fit into a message.
+pub const LISTED_SAGAS: usize = 1_000;
 /// Longest name of an event that a saga awaits, in bytes.
 pub const EVENT_NAME_BYTES: usize = 256;
 /// Longest id of an event, in bytes.

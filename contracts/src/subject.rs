@@ -231,6 +231,12 @@ pub fn event(address: &SagaAddress, what: &str) -> String {
     )
 }
 
+/// The events of this kind of all sagas of a definition, or of all definitions if it is `*`.
+#[must_use]
+pub fn event_filter(definition: &str, what: &str) -> String {
+    format!("dirigent.event.{definition}.*.{what}")
+}
+
 /// Parses `dirigent.event.<definition>.<key>.<what>`.
 ///
 /// # Errors

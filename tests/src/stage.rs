@@ -173,12 +173,11 @@ impl Stage {
     /// # Errors
     /// If it is not known.
     pub async fn history(&self, name: &str, key: &str) -> anyhow::Result<Vec<HistoryEvent>> {
-        Ok(self
-            .request(&HistoryRequest {
-                saga: address(name, key)?,
-            })
-            .await?
-            .events)
+        let request = HistoryRequest {
+            saga: address(name, key)?,
+            from: None,
+        };
+        Ok(self.request(&request).await?.events)
     }
 
     /// Waits until a saga, which may not have started yet, is as wanted.

@@ -38,7 +38,7 @@ pub mod telemetry;
 mod trace;
 mod worker;
 
-pub use connection::connect;
+pub use connection::{authenticated, connect};
 pub use context::TaskContext;
 pub use error::TaskError;
 pub use worker::{BuildError, Worker, WorkerBuilder};

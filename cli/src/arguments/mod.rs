@@ -231,5 +231,13 @@ pub(crate) enum Command {
     },
 }
 
+/// Whether a command line that cannot be parsed asks for JSON.
+pub(crate) fn asks_for_json(words: &[String]) -> bool {
+    let is_joined = |word: &String| matches!(word.as_str(), "-ojson" | "-o=json" | "--output=json");
+    let is_apart =
+        |pair: &[String]| matches!(pair[0].as_str(), "-o" | "--output") && pair[1] == "json";
+    words.iter().any(is_joined) || words.windows(2).any(is_apart)
+}
+
 #[cfg(test)]
 mod tests;

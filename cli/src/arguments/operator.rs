@@ -1,9 +1,11 @@
 //! Arguments of the commands for definitions and sagas.
 
 use crate::input::Json;
+use async_nats::{HeaderName, HeaderValue, Subject};
 use clap::{Args, Subcommand, ValueEnum};
 use dirigent_contracts::{
-    id::{DefinitionDigest, DefinitionName, SagaAddress, SagaKey},
+    id::{DefinitionName, DigestPrefix, SagaAddress, SagaKey},
+    limit,
     outcome::SagaStatus,
 };
 use std::{path::PathBuf, time::Duration};
@@ -30,7 +32,7 @@ pub(crate) struct DeployArguments {
     /// Definitions: YAML or JSON
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Name of the definition; the file's name without its ending if it is not said
+    /// Name of the definition, if it is one file; the file's name without its ending if it is not said
     #[arg(long)]
     pub(crate) name: Option<DefinitionName>,
 }
@@ -39,9 +41,9 @@ pub(crate) struct DeployArguments {
 pub(crate) struct DefinitionArguments {
     /// The definition
     pub(crate) name: DefinitionName,
-    /// The version; the newest if it is not said
+    /// The version, by 8 digits of its digest or more; the newest if it is not said
     #[arg(long)]
-    pub(crate) digest: Option<DefinitionDigest>,
+    pub(crate) digest: Option<DigestPrefix>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -54,9 +56,9 @@ pub(crate) struct StartArguments {
     /// The input: JSON, @FILE, or - for stdin
     #[arg(short, long, value_name = "JSON", allow_hyphen_values = true)]
     pub(crate) input: Option<Json>,
-    /// The version to run; the newest if it is not said
+    /// The version to run, by 8 digits of its digest or more; the newest if it is not said
     #[arg(long)]
-    pub(crate) digest: Option<DefinitionDigest>,
+    pub(crate) digest: Option<DigestPrefix>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -75,8 +77,8 @@ pub(crate) struct ListArguments {
     /// Only sagas that stand so; may be said several times
     #[arg(short, long, value_parser = status_parser())]
     pub(crate) status: Vec<SagaStatus>,
-    /// At most so many
-    #[arg(short, long, value_name = "N", default_value_t = 50)]
+    /// At most so many; 1000 is the most
+    #[arg(short, long, value_name = "N", default_value_t = 50, value_parser = listed)]
     pub(crate) limit: usize,
 }
 
@@ -132,6 +134,7 @@ pub(crate) enum HistoryFormat {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PublishArguments {
     /// The subject on which definitions listen
+    #[arg(value_parser = subject)]
     pub(crate) subject: String,
     /// The event: JSON, @FILE, or - for stdin
     #[arg(value_name = "JSON", allow_hyphen_values = true)]
@@ -139,6 +142,12 @@ pub(crate) struct PublishArguments {
     /// Identity of the event: the same one is taken only once
     #[arg(long)]
     pub(crate) id: Option<String>,
+    /// Key of the saga that awaits the event, where the definition's rule does not say it
+    #[arg(long)]
+    pub(crate) key: Option<SagaKey>,
+    /// A header of the message, such as ce-type=order.paid; may be said several times
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -262,6 +271,37 @@ fn status_parser() -> impl clap::builder::TypedValueParser<Value = SagaStatus> {
     use clap::builder::{PossibleValuesParser, TypedValueParser};
     PossibleValuesParser::new(SagaStatus::ALL.map(SagaStatus::as_str))
         .try_map(|word| SagaStatus::from_word(&word).ok_or("not a status"))
+}
+
+/// A subject to publish on.
+fn subject(text: &str) -> Result<String, String> {
+    let has_wildcards = text.split('.').any(|token| matches!(token, "*" | ">"));
+    if has_wildcards || Subject::validated(text).is_err() {
+        return Err(
+            "a subject is words with dots between, without spaces and wildcards".to_owned(),
+        );
+    }
+    Ok(text.to_owned())
+}
+
+/// `NAME=VALUE`.
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let expected = || "expected NAME=VALUE, the value on one line".to_owned();
+    let (name, value) = text.split_once('=').ok_or_else(expected)?;
+    let name = name.parse().map_err(|_| expected())?;
+    Ok((name, value.parse().map_err(|_| expected())?))
+}
+
+/// How many sagas a list may hold.
+fn listed(text: &str) -> Result<usize, String> {
+    let most = limit::LISTED_SAGAS;
+    match text.parse() {
+        Ok(number) if number <= most => Ok(number),
+        Ok(_) => Err(format!(
+            "{most} is the most; a definition or --status makes the list shorter"
+        )),
+        Err(_) => Err(format!("expected a number up to {most}")),
+    }
 }
 
 /// `30s`, `1m 30s`, `PT5M`.

@@ -60,7 +60,7 @@ impl Broker {
         Ok(Self {
             servers,
             environment: vec![("NATS_URL", url.clone())],
-            connection: Connection { client, url },
+            connection: Connection::new(client, url),
         })
     }
 

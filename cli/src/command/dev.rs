@@ -104,10 +104,7 @@ fn lock(directory: &Path) -> Result<File, Trouble> {
 }
 
 async fn deploy_examples(client: &Client, url: &str) -> Result<(), Trouble> {
-    let connection = crate::connection::Connection {
-        client: client.clone(),
-        url: url.to_owned(),
-    };
+    let connection = crate::connection::Connection::new(client.clone(), url.to_owned());
     for (name, document) in dirigent_examples::DEFINITIONS {
         let name = name
             .parse()
@@ -150,11 +147,8 @@ fn welcome(url: &str, arguments: &DevArguments) -> String {
 
 /// Publishes trigger events, waits for what they start, and tells how it went.
 async fn demo(client: &Client, url: &str) -> Result<Exit, Trouble> {
-    use dirigent_contracts::{api::HistoryRequest, id::SagaAddress, outcome::SagaStatus};
-    let connection = crate::connection::Connection {
-        client: client.clone(),
-        url: url.to_owned(),
-    };
+    use dirigent_contracts::{id::SagaAddress, outcome::SagaStatus};
+    let connection = crate::connection::Connection::new(client.clone(), url.to_owned());
     let jetstream = async_nats::jetstream::new(client.clone());
     let run = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -178,9 +172,7 @@ async fn demo(client: &Client, url: &str) -> Result<Exit, Trouble> {
             key: scene.key.parse().map_err(parse)?,
         };
         let ended = super::wait::until_over(&connection, &saga, Some(DEMO_TIME)).await?;
-        let history = connection
-            .ask(&HistoryRequest { saga: saga.clone() })
-            .await?;
+        let history = connection.history(&saga).await?;
         render::print(&render::timeline(&history.events))?;
         let expected = if scene.succeeds {
             SagaStatus::Succeeded

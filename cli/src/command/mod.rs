@@ -50,10 +50,11 @@ pub(crate) async fn perform(
         }
         Command::Doctor(arguments) => {
             let connection = Connection::open(broker, "doctor").await?;
-            let report = doctor::examine(&connection, arguments.monitor.as_deref()).await?;
+            let examined = doctor::examine(&connection, arguments.monitor.as_deref());
+            let report = connection.unless_denied(examined).await??;
             show(view, &report, || render::examined(&report))?;
             Ok(match report.level {
-                Level::Ok | Level::Warning => Exit::Done,
+                Level::Ok | Level::Unknown | Level::Warning => Exit::Done,
                 Level::Problem => Exit::No,
             })
         }
@@ -102,9 +103,7 @@ fn show<T: Serialize>(
 ) -> Result<Exit, Trouble> {
     match view.output {
         Output::Json => {
-            let json = serde_json::to_string_pretty(answer)
-                .map_err(|error| Trouble::Write(error.into()))?;
-            render::print(&format!("{json}\n"))?;
+            render::print(&render::document(answer)?)?;
         }
         Output::Table => render::print(&text())?,
     }

@@ -13,19 +13,24 @@ use crate::{
     trouble::Trouble,
     waterfall::Waterfall,
 };
-use async_nats::jetstream::{self, context::PublishError, message::PublishMessage};
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, context::PublishErrorKind, message::PublishMessage},
+};
 use dirigent_contracts::{
     api::{
         CallbackRequest, CancelRequest, DeadLettersRequest, DefinitionRequest, DefinitionsRequest,
-        DeployRequest, DescribeRequest, ErrorCode, HistoryRequest, LimitsRequest, ListRequest,
-        ReplayRequest, RetryRequest, SignalRequest, StartAnswer, StartRequest, StatusRequest,
+        DeployRequest, DescribeRequest, ErrorCode, LimitsRequest, ListRequest, ReplayRequest,
+        RetryRequest, SignalRequest, StartAnswer, StartRequest, StatusRequest,
     },
+    header,
     history::asl,
     id::SagaAddress,
     outcome::Failure,
     task::TaskResult,
     time::Timestamp,
 };
+use serde::Serialize;
 use serde_json::Value;
 use std::{
     sync::Arc,
@@ -91,7 +96,7 @@ pub(super) async fn operate(
         }
         Command::History(arguments) => {
             let saga = address(arguments.saga)?;
-            let answer = connection.ask(&HistoryRequest { saga }).await?;
+            let answer = connection.history(&saga).await?;
             match arguments.format {
                 HistoryFormat::Dirigent => show(view, &answer, || render::timeline(&answer.events)),
                 HistoryFormat::Asl => {
@@ -102,8 +107,7 @@ pub(super) async fn operate(
         }
         Command::Trace(arguments) => {
             let saga = address(arguments)?;
-            let request = HistoryRequest { saga: saga.clone() };
-            let answer = connection.ask(&request).await?;
+            let answer = connection.history(&saga).await?;
             let now = Timestamp::from_nanos(jiff::Timestamp::now().as_nanosecond());
             match Waterfall::of(saga, &answer.events, now) {
                 Some(fall) => show(view, &fall, || render::waterfall(&fall, render::columns())),
@@ -116,7 +120,7 @@ pub(super) async fn operate(
                 }),
             }
         }
-        Command::Publish(arguments) => publish(connection, arguments).await,
+        Command::Publish(arguments) => publish(connection, view, arguments).await,
         Command::Signal(arguments) => {
             let saga = SagaAddress {
                 definition: arguments.name,
@@ -130,7 +134,9 @@ pub(super) async fn operate(
                 data,
             };
             let answer = connection.ask(&request).await?;
-            show(view, &answer, || format!("sent to {}\n", answer.saga))
+            show(view, &answer, || {
+                format!("sent to {}\n", render::visible(&answer.saga))
+            })
         }
         Command::Callback(arguments) => {
             let result = match arguments.error {
@@ -148,7 +154,9 @@ pub(super) async fn operate(
                     result,
                 })
                 .await?;
-            show(view, &answer, || format!("accepted for {}\n", answer.saga))
+            show(view, &answer, || {
+                format!("accepted for {}\n", render::visible(&answer.saga))
+            })
         }
         Command::Cancel(arguments) => {
             let request = CancelRequest {
@@ -157,7 +165,10 @@ pub(super) async fn operate(
             };
             let answer = connection.ask(&request).await?;
             show(view, &answer, || {
-                format!("{} will be undone\n", answer.saga)
+                format!(
+                    "{} is asked to end, and what it did to be undone\n",
+                    render::visible(&answer.saga)
+                )
             })
         }
         Command::Retry(arguments) => {
@@ -167,13 +178,15 @@ pub(super) async fn operate(
                 reason: arguments.reason,
             };
             let answer = connection.ask(&request).await?;
-            show(view, &answer, || format!("{} goes on\n", answer.saga))
+            show(view, &answer, || {
+                format!("{} goes on\n", render::visible(&answer.saga))
+            })
         }
         Command::DeadLetters(arguments) => match arguments.command {
             Some(DeadLettersCommand::Replay { number }) => {
                 let answer = connection.ask(&ReplayRequest { number }).await?;
                 show(view, &answer, || {
-                    format!("published again on {}\n", answer.subject)
+                    format!("published again on {}\n", render::visible(&answer.subject))
                 })
             }
             other => {
@@ -206,14 +219,20 @@ async fn deploy(
     view: ViewArguments,
     arguments: &DeployArguments,
 ) -> Result<Exit, Trouble> {
+    if arguments.name.is_some() && arguments.files.len() > 1 {
+        return Err(Trouble::Refused {
+            code: ErrorCode::BadRequest,
+            message: "--name is for one file: each of several would be a version of the next"
+                .into(),
+        });
+    }
     let mut requests = Vec::new();
     // All of them are checked before the first is deployed.
     for path in &arguments.files {
         let document = input::text(path)?;
         let file = path.display().to_string();
         if let Err(report) = dirigent_coordinator::compile(&file, &document) {
-            render::report(&report);
-            return Err(Trouble::NotDeployable(file));
+            return Err(Trouble::NotDeployable(Box::new(report)));
         }
         let name = match &arguments.name {
             Some(name) => name.clone(),
@@ -228,32 +247,79 @@ async fn deploy(
     Ok(Exit::Done)
 }
 
+/// An event that a stream keeps.
+#[derive(Debug, Serialize)]
+struct Kept {
+    stream: String,
+    sequence: u64,
+    /// Whether one of the same id was kept before; nothing has happened then.
+    duplicate: bool,
+}
+
 /// Waits for the acknowledgement of the stream that keeps the event: one that no stream keeps would
 /// be lost, so that is an error.
-async fn publish(connection: &Connection, arguments: PublishArguments) -> Result<Exit, Trouble> {
+async fn publish(
+    connection: &Connection,
+    view: ViewArguments,
+    arguments: PublishArguments,
+) -> Result<Exit, Trouble> {
     let body = arguments.event.read()?.to_string();
-    let mut message = PublishMessage::build().payload(body.into());
+    let (found, most) = (body.len(), connection.client.max_payload());
+    let mut headers = HeaderMap::new();
+    for (name, value) in arguments.headers {
+        headers.append(name, value);
+    }
+    if let Some(key) = arguments.key {
+        headers.insert(header::KEY, key.as_str());
+    }
     if let Some(id) = arguments.id {
-        message = message.message_id(id);
+        headers.insert(header::MESSAGE_ID, id);
     }
     let subject = arguments.subject;
+    let message = PublishMessage::build()
+        .payload(body.into())
+        .headers(headers);
     let context = jetstream::new(connection.client.clone());
-    let not_kept = |error: PublishError| Trouble::NotKept {
-        subject: subject.clone(),
-        reason: error.to_string(),
+    let sent = async {
+        let acknowledged = context.send_publish(subject.clone(), message).await?;
+        acknowledged.await
     };
-    let sent = context.send_publish(subject.clone(), message).await;
-    let kept = sent.map_err(not_kept)?.await.map_err(not_kept)?;
-    let again = if kept.duplicate {
-        ", for the second time"
-    } else {
-        ""
+    let kept = connection.unless_denied(sent).await?;
+    let kept = kept.map_err(|error| match error.kind() {
+        PublishErrorKind::StreamNotFound => Trouble::NotKept { subject },
+        PublishErrorKind::MaxPayloadExceeded => Trouble::Refused {
+            code: ErrorCode::TooLarge,
+            message: format!(
+                "the event has {found} bytes, and a message of this broker at most {most}, with its \
+                 headers"
+            ),
+        },
+        PublishErrorKind::WrongLastMessageId
+        | PublishErrorKind::WrongLastSequence
+        | PublishErrorKind::TimedOut
+        | PublishErrorKind::BrokenPipe
+        | PublishErrorKind::MaxAckPending
+        | PublishErrorKind::Other => Trouble::NotAcknowledged {
+            subject,
+            reason: error.to_string(),
+        },
+    })?;
+    let kept = Kept {
+        stream: kept.stream,
+        sequence: kept.sequence,
+        duplicate: kept.duplicate,
     };
-    render::print(&format!(
-        "kept by {} as number {}{again}\n",
-        kept.stream, kept.sequence
-    ))?;
-    Ok(Exit::Done)
+    show(view, &kept, || {
+        let again = if kept.duplicate {
+            ", for the second time"
+        } else {
+            ""
+        };
+        format!(
+            "kept by {} as number {}{again}\n",
+            kept.stream, kept.sequence
+        )
+    })
 }
 
 async fn start(connection: &Connection, arguments: StartArguments) -> Result<StartAnswer, Trouble> {

@@ -37,8 +37,12 @@ pub(super) async fn coordinator(
         .map_err(|error| not_started(error.to_string()))?;
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|error| not_started(error.to_string()))?;
-    let coordinator = Coordinator::start(connection.client, settings, telemetry.clone()).await;
-    let mut coordinator = coordinator.map_err(|error| not_started(error.to_string()))?;
+    let client = connection.client.clone();
+    let coordinator = Coordinator::start(client, settings, telemetry.clone()).await;
+    let mut coordinator = coordinator.map_err(|error| match connection.denial() {
+        Some(reason) => not_started(format!("{error}; the broker says: {reason}")),
+        None => not_started(error.to_string()),
+    })?;
     let failed = tokio::select! {
         how = coordinator.failed() => Some(how),
         _ = terminate.recv() => None,

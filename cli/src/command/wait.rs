@@ -1,6 +1,6 @@
 //! Waiting for a saga's end, and showing on a terminal what it does meanwhile.
 
-use crate::{connection::Connection, trouble::Trouble};
+use crate::{connection::Connection, render, trouble::Trouble};
 use dirigent_contracts::{
     api::{DescribeRequest, ErrorCode, SagaDescription},
     id::SagaAddress,
@@ -42,7 +42,8 @@ pub(super) async fn until_over(
                     .activities
                     .iter()
                     .map(|activity| activity.waits_for.as_str());
-                progress.show(&format!("{saga}: {}", doing.collect::<Vec<_>>().join("; ")));
+                let doing = doing.collect::<Vec<_>>().join("; ");
+                progress.show(&render::visible(format!("{saga}: {doing}")));
                 status.to_string()
             }
             // Its start is stored, and not folded yet.
@@ -58,7 +59,7 @@ pub(super) async fn until_over(
                 saga: saga.to_string(),
                 status,
                 waited: format!("{} s", began.elapsed().as_secs()),
-                describe: format!("dirigent describe {} {}", saga.definition, saga.key),
+                describe: describe(saga),
             });
         }
         tokio::select! {
@@ -69,12 +70,21 @@ pub(super) async fn until_over(
                     saga: saga.to_string(),
                     status: format!("{status}, and goes on"),
                     waited: format!("{} s", began.elapsed().as_secs()),
-                    describe: format!("dirigent describe {} {}", saga.definition, saga.key),
+                    describe: describe(saga),
                 });
             }
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// The command that tells how a saga stands.
+fn describe(saga: &SagaAddress) -> String {
+    format!(
+        "dirigent describe {} {}",
+        saga.definition,
+        render::quoted(&saga.key)
+    )
 }
 
 /// One line on stderr that is written over.

@@ -2,7 +2,7 @@
 
 use super::reading::Reading;
 use async_nats::jetstream::{consumer, stream};
-use dirigent_contracts::{id::PartitionId, subject};
+use dirigent_contracts::{api::ListAnswer, id::PartitionId, subject};
 use dirigent_coordinator::{Settings, broker};
 use serde::Serialize;
 use std::time::Duration;
@@ -18,6 +18,9 @@ const MOST_UNFOLDED: u64 = 100_000;
 /// Clocks that differ by more make timers late, or are wrong.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(1);
 const CLOCKS_WRONG: Duration = Duration::from_secs(30);
+/// Why something could not be looked at.
+const NO_STREAM: &str = "the broker has no such stream";
+const NO_COORDINATOR: &str = "no coordinator answers";
 
 /// How grave a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -25,6 +28,8 @@ const CLOCKS_WRONG: Duration = Duration::from_secs(30);
 pub(crate) enum Level {
     /// As it should be.
     Ok,
+    /// It could not be looked at.
+    Unknown,
     /// A promise is weaker than it could be, or somebody should have a look.
     Warning,
     /// A promise does not hold, or work stands still.
@@ -50,6 +55,14 @@ impl Finding {
             level: Level::Ok,
             found: found.into(),
             advice: String::new(),
+        }
+    }
+
+    /// Why it could not be looked at.
+    fn unknown(check: &'static str, why: &str) -> Self {
+        Self {
+            level: Level::Unknown,
+            ..Self::ok(check, format!("not looked at: {why}"))
         }
     }
 
@@ -211,6 +224,9 @@ fn drifts(found: &stream::Config, wanted: &stream::Config) -> Vec<Finding> {
 
 /// Copies: how many, where, and how far behind.
 fn replicas(reading: &Reading) -> Vec<Finding> {
+    if reading.streams.is_empty() {
+        return vec![Finding::unknown("replicas", NO_STREAM)];
+    }
     let mut findings = Vec::new();
     let mut single = Vec::new();
     for (name, info) in &reading.streams {
@@ -339,6 +355,10 @@ fn owners(reading: &Reading) -> Vec<Finding> {
 
 /// Entries that go before they are folded are lost.
 fn journals(reading: &Reading) -> Vec<Finding> {
+    let first = subject::journal_stream(PartitionId(0));
+    if !reading.streams.contains_key(&first) {
+        return vec![Finding::unknown("journals", NO_STREAM)];
+    }
     let mut findings = Vec::new();
     for partition in (0..u16::MAX).map(PartitionId) {
         let Some(info) = reading.streams.get(&subject::journal_stream(partition)) else {
@@ -371,6 +391,9 @@ fn journals(reading: &Reading) -> Vec<Finding> {
 }
 
 fn tasks(reading: &Reading) -> Vec<Finding> {
+    if !reading.streams.contains_key(subject::COMMANDS_STREAM) {
+        return vec![Finding::unknown("tasks", NO_STREAM)];
+    }
     let findings = reading.tasks.iter().filter_map(task).collect();
     or_ok(
         findings,
@@ -422,6 +445,9 @@ fn task(info: &consumer::Info) -> Option<Finding> {
 
 /// Without its consumers, the router hears nothing.
 fn router(reading: &Reading) -> Vec<Finding> {
+    if reading.routers.is_empty() {
+        return vec![Finding::unknown("router", NO_STREAM)];
+    }
     let findings = reading
         .routers
         .iter()
@@ -438,8 +464,10 @@ fn router(reading: &Reading) -> Vec<Finding> {
 }
 
 fn dead_letters(reading: &Reading) -> Vec<Finding> {
-    let stream = reading.streams.get(subject::DEAD_LETTERS_STREAM);
-    let count = stream.map_or(0, |info| info.state.messages);
+    let Some(stream) = reading.streams.get(subject::DEAD_LETTERS_STREAM) else {
+        return vec![Finding::unknown("dead letters", NO_STREAM)];
+    };
+    let count = stream.state.messages;
     vec![if count == 0 {
         Finding::ok("dead letters", "none")
     } else {
@@ -452,15 +480,28 @@ fn dead_letters(reading: &Reading) -> Vec<Finding> {
 }
 
 fn stuck(reading: &Reading) -> Vec<Finding> {
-    vec![if reading.stuck == 0 {
-        Finding::ok("stuck sagas", "none")
-    } else {
+    let Some(stuck) = &reading.stuck else {
+        return vec![Finding::unknown("stuck sagas", NO_COORDINATOR)];
+    };
+    let count = stuck.sagas.len();
+    let or_more = if stuck.more { " or more" } else { "" };
+    vec![if count > 0 {
         Finding::problem(
             "stuck sagas",
-            format!("{} wait for a person", reading.stuck),
+            format!("{count}{or_more} wait for a person"),
             "`dirigent list --status stuck`, then `dirigent retry`",
         )
+    } else if let Some(silent) = silent(stuck) {
+        Finding::unknown("stuck sagas", &silent)
+    } else {
+        Finding::ok("stuck sagas", "none")
     }]
+}
+
+/// Whose sagas a list lacks.
+fn silent(list: &ListAnswer) -> Option<String> {
+    let numbers: Vec<String> = list.silent.iter().map(ToString::to_string).collect();
+    (!numbers.is_empty()).then(|| format!("nobody answers for partitions {}", numbers.join(", ")))
 }
 
 /// A saga that outlives its journal can be started a second time.
@@ -472,23 +513,39 @@ fn age(reading: &Reading) -> Vec<Finding> {
         .map(|(_, info)| info.config.max_age)
         .filter(|kept| !kept.is_zero())
         .min();
-    let (Some(kept), Some(oldest)) = (kept, reading.oldest) else {
-        return vec![Finding::ok("age", "no saga outlives its journal")];
+    let Some(living) = &reading.living else {
+        return vec![Finding::unknown("age", NO_COORDINATOR)];
     };
-    let age = reading.now.since(oldest);
-    vec![if age > kept {
+    let oldest = living.sagas.iter().filter_map(|saga| saga.started_at).min();
+    let outlived = kept.zip(oldest).and_then(|(kept, oldest)| {
+        let age = reading.now.since(oldest);
+        (age > kept).then_some((age, kept))
+    });
+    vec![if let Some((age, kept)) = outlived {
         Finding::warning(
             "age",
             format!("a saga has lived for {age:.0?}, and journals are kept for {kept:?}"),
             "raise max_age of the journals: its history is cut, and its key could be started again",
         )
+    } else if let Some(silent) = silent(living) {
+        Finding::unknown("age", &silent)
+    } else if living.more {
+        let count = living.sagas.len();
+        let found = format!("none of the {count} sagas that changed last outlives its journal");
+        Finding::ok("age", found)
     } else {
         Finding::ok("age", "no saga outlives its journal")
     }]
 }
 
 fn clocks(reading: &Reading) -> Vec<Finding> {
-    let apart = Duration::from_micros(reading.clock_ahead.unsigned_abs());
+    let Some(ahead) = reading.clock_ahead else {
+        return vec![Finding::unknown(
+            "clocks",
+            "no stream tells the broker's time",
+        )];
+    };
+    let apart = Duration::from_micros(ahead.unsigned_abs());
     let found = format!("this machine and the broker are {apart:.1?} apart");
     let advice = "synchronise the clocks with NTP";
     vec![if apart > CLOCKS_WRONG {

@@ -3,8 +3,9 @@
 use crate::{connection::Connection, trouble::Trouble};
 use async_nats::jetstream::{Context, consumer, context::ContextBuilder, stream};
 use dirigent_contracts::{
-    api::{ListRequest, StatusAnswer, StatusRequest},
+    api::{ListAnswer, ListRequest, StatusAnswer, StatusRequest},
     id::{JournalSeq, PartitionId},
+    limit,
     outcome::SagaStatus,
     subject,
     time::Timestamp,
@@ -19,8 +20,6 @@ use std::{
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Live sagas that are looked at.
-const MOST_SAGAS: usize = 1_000;
 
 /// Everything that was read.
 #[derive(Clone, Debug)]
@@ -41,12 +40,13 @@ pub(super) struct Reading {
     pub(super) checkpoints: BTreeMap<PartitionId, JournalSeq>,
     /// What a coordinator says; `None` if there is none.
     pub(super) status: Option<StatusAnswer>,
-    /// Sagas that wait for a person.
-    pub(super) stuck: usize,
-    /// When the oldest of the living sagas that were looked at began.
-    pub(super) oldest: Option<Timestamp>,
-    /// How far this machine's clock is ahead of the broker's, in microseconds; negative if behind.
-    pub(super) clock_ahead: i64,
+    /// Sagas that wait for a person; `None` if no coordinator tells.
+    pub(super) stuck: Option<ListAnswer>,
+    /// Sagas that go on; `None` if no coordinator tells.
+    pub(super) living: Option<ListAnswer>,
+    /// How far this machine's clock is ahead of the broker's, in microseconds; negative if behind. `None`
+    /// if the broker does not tell its time.
+    pub(super) clock_ahead: Option<i64>,
     pub(super) now: Timestamp,
     /// What the monitoring port says, if it was asked.
     pub(super) disk: Option<Disk>,
@@ -107,11 +107,11 @@ pub(super) async fn take(
         Err(Trouble::NoCoordinator { .. } | Trouble::NoAnswer { .. }) => None,
         Err(trouble) => return Err(trouble),
     };
-    let (mut stuck, mut oldest) = (0, None);
+    let (mut stuck, mut living) = (None, None);
     if status.is_some() {
-        stuck = sagas(connection, vec![SagaStatus::Stuck]).await?.len();
-        let living = vec![SagaStatus::Running, SagaStatus::Compensating];
-        oldest = sagas(connection, living).await?.into_iter().flatten().min();
+        stuck = Some(sagas(connection, vec![SagaStatus::Stuck]).await?);
+        let going_on = vec![SagaStatus::Running, SagaStatus::Compensating];
+        living = Some(sagas(connection, going_on).await?);
     }
     let mut routers = BTreeMap::new();
     for stream in [subject::ADVISORIES_STREAM, subject::INBOX_STREAM] {
@@ -138,7 +138,7 @@ pub(super) async fn take(
         routers,
         status,
         stuck,
-        oldest,
+        living,
         clock_ahead,
         now,
         disk: match monitor {
@@ -174,19 +174,14 @@ async fn consumers(context: &Context, stream: &str) -> Result<Vec<consumer::Info
     consumers.map_err(|error| failed(&error))
 }
 
-/// When the sagas that stand so began.
-async fn sagas(
-    connection: &Connection,
-    status: Vec<SagaStatus>,
-) -> Result<Vec<Option<Timestamp>>, Trouble> {
+/// The sagas that stand so.
+async fn sagas(connection: &Connection, status: Vec<SagaStatus>) -> Result<ListAnswer, Trouble> {
     let request = ListRequest {
         definition: None,
         status,
-        limit: Some(MOST_SAGAS),
+        limit: Some(limit::LISTED_SAGAS),
     };
-    let answer = connection.ask(&request).await?;
-    let began = answer.sagas.into_iter().map(|saga| saga.started_at);
-    Ok(began.collect())
+    connection.ask(&request).await
 }
 
 /// The checkpoints of the partitions that have a journal.
@@ -218,16 +213,16 @@ async fn checkpoints(
 async fn clock(
     context: &Context,
     streams: &BTreeMap<String, stream::Info>,
-) -> Result<(Timestamp, i64), Trouble> {
+) -> Result<(Timestamp, Option<i64>), Trouble> {
     let Some(stream) = streams.keys().next() else {
-        return Ok((now(), 0));
+        return Ok((now(), None));
     };
     let before = now();
     let answer = request(context, &format!("STREAM.INFO.{stream}")).await?;
     let after = now();
     let told = answer["ts"].as_str().and_then(Timestamp::parse_rfc3339);
     let middle = before.0 + (after.0 - before.0) / 2;
-    Ok((after, told.map_or(0, |told| middle - told.0)))
+    Ok((after, told.map(|told| middle - told.0)))
 }
 
 async fn request(context: &Context, subject: &str) -> Result<Value, Trouble> {

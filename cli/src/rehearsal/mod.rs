@@ -3,6 +3,7 @@
 //! It is the coordinator's own engine that runs, so what holds here holds in production, as far as
 //! workers answer as the file says.
 
+mod names;
 mod script;
 mod stage;
 
@@ -20,6 +21,7 @@ use dirigent_contracts::{
     task::Direction,
 };
 use dirigent_coordinator::engine::Program;
+use names::Names;
 use script::{Case, Script};
 use serde::Serialize;
 use serde_json::Value;
@@ -57,9 +59,7 @@ pub(crate) fn test(arguments: &TestArguments, view: ViewArguments) -> Result<Exi
     let failed = all.iter().filter(|one| !one.differences.is_empty()).count();
     match view.output {
         Output::Json => {
-            let json =
-                serde_json::to_string_pretty(&all).map_err(|error| Trouble::Write(error.into()))?;
-            render::print(&format!("{json}\n"))?;
+            render::print(&render::document(&all)?)?;
         }
         Output::Table => {
             for one in &all {
@@ -80,22 +80,31 @@ fn rehearse(path: &Path) -> Result<Vec<Rehearsed>, Trouble> {
         .join(&script.definition);
     let document = input::text(&file)?;
     let name = file.display().to_string();
-    let refused = |report: dirigent_contracts::definition::Report| {
-        render::report(&report);
-        Trouble::NotTestable {
-            path: path.to_owned(),
-            reason: format!("{name} is not right"),
-        }
+    let refused = |report: dirigent_contracts::definition::Report| Trouble::NotTestable {
+        path: path.to_owned(),
+        reason: format!("{name} is not right"),
+        report: Some(Box::new(report)),
     };
     let (parsed, program) = dirigent_coordinator::compile(&name, &document).map_err(refused)?;
-    let no_key = |error: IdError| Trouble::NotTestable {
+    let wrong = |reason: String| Trouble::NotTestable {
         path: path.to_owned(),
-        reason: error.to_string(),
+        reason,
+        report: None,
     };
     let address = SagaAddress {
         definition: name_of(&file)?,
-        key: "rehearsal".parse().map_err(no_key)?,
+        key: "rehearsal"
+            .parse()
+            .map_err(|error: IdError| wrong(error.to_string()))?,
     };
+    if script.cases.is_empty() {
+        return Err(wrong("it has no cases".to_owned()));
+    }
+    let names = Names::of(&parsed.definition);
+    for (at, case) in script.cases.iter().enumerate() {
+        let checked = names.check(case);
+        checked.map_err(|reason| wrong(format!("at cases[{at}].{reason}")))?;
+    }
     script
         .cases
         .iter()

@@ -1,6 +1,6 @@
 //! The file of a rehearsal: a definition, and cases with the answers of their steps.
 
-use crate::{input, render, trouble::Trouble};
+use crate::{input, trouble::Trouble};
 use dirigent_contracts::{
     definition,
     outcome::{Failure, SagaStatus},
@@ -121,15 +121,16 @@ impl Script {
     pub(super) fn read(path: &Path) -> Result<Self, Trouble> {
         let name = path.display().to_string();
         let value = definition::value(&name, &input::text(path)?).map_err(|report| {
-            render::report(&report);
             Trouble::NotTestable {
                 path: path.to_owned(),
                 reason: "it cannot be read".to_owned(),
+                report: Some(Box::new(report)),
             }
         })?;
         serde_path_to_error::deserialize(value).map_err(|error| Trouble::NotTestable {
             path: path.to_owned(),
             reason: format!("at {}: {}", error.path(), error.inner()),
+            report: None,
         })
     }
 }

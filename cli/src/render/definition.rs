@@ -1,6 +1,6 @@
 //! Definitions, for people.
 
-use super::{at, brief, dimmed, lines, table};
+use super::{at, brief, cell, dimmed, lines, table};
 use comfy_table::Cell;
 use dirigent_contracts::api::{DefinitionSummary, DeployAnswer};
 
@@ -15,7 +15,7 @@ pub(crate) fn definitions(definitions: &[DefinitionSummary]) -> String {
             Cell::new(&one.name),
             dimmed(one.digest.short()),
             dimmed(at(one.deployed_at)),
-            Cell::new(one.triggers.join(", ")),
+            cell(one.triggers.join(", ")),
             Cell::new(brief(&one.comment, 60)),
         ]);
     }

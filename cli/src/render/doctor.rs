@@ -1,6 +1,6 @@
 //! What the doctor found, for people.
 
-use super::{dimmed, lines, table};
+use super::{cell, dimmed, lines, table};
 use crate::doctor::{Level, Report};
 use comfy_table::{Cell, Color};
 
@@ -10,13 +10,14 @@ pub(crate) fn examined(report: &Report) -> String {
     for finding in &report.findings {
         let (word, color) = match finding.level {
             Level::Ok => ("ok", Color::Green),
+            Level::Unknown => ("unknown", Color::Yellow),
             Level::Warning => ("warning", Color::Yellow),
             Level::Problem => ("problem", Color::Red),
         };
         table.add_row([
             Cell::new(word).fg(color),
             Cell::new(finding.check),
-            Cell::new(&finding.found),
+            cell(&finding.found),
         ]);
         if !finding.advice.is_empty() {
             table.add_row([Cell::new(""), Cell::new(""), dimmed(&finding.advice)]);

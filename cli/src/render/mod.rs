@@ -1,7 +1,7 @@
 //! What people see: answers as tables and timelines, mistakes with their place, on stdout or stderr.
 //!
 //! Everything here is a text with colours; only [`print()`] and its two siblings write, and leave the
-//! colours out where they are not wanted.
+//! colours out where they are not wanted. What others wrote is made [`visible()`] before it becomes part of one.
 
 mod backup;
 mod board;
@@ -11,6 +11,7 @@ mod operation;
 mod rehearsal;
 mod saga;
 mod timeline;
+mod visible;
 mod waterfall;
 
 pub(crate) use backup::{backed_up, restored};
@@ -21,16 +22,20 @@ pub(crate) use operation::{letters, limits, status};
 pub(crate) use rehearsal::rehearsed;
 pub(crate) use saga::{description, sagas, started};
 pub(crate) use timeline::{asl_events, timeline};
+pub(crate) use visible::{quoted, visible};
 pub(crate) use waterfall::waterfall;
 
-use crate::trouble::Trouble;
+use crate::{arguments::Output, trouble::Trouble};
 use anstream::{AutoStream, ColorChoice};
 use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use dirigent_contracts::{definition::Report, outcome::SagaStatus, time::Timestamp};
 use miette::{GraphicalReportHandler, GraphicalTheme};
+use serde::Serialize;
+use serde_json::json;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
+use visible::{cell, visible_json, visible_lines};
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const ADVICE: Style = AnsiColor::Cyan.on_default();
@@ -43,6 +48,13 @@ pub(crate) fn choose_color(choice: clap::ColorChoice) {
         clap::ColorChoice::Never => ColorChoice::Never,
     }
     .write_global();
+}
+
+/// An answer as JSON, for programs, and harmless to a terminal.
+pub(crate) fn document(answer: &impl Serialize) -> Result<String, Trouble> {
+    let json =
+        serde_json::to_string_pretty(answer).map_err(|error| Trouble::Write(error.into()))?;
+    Ok(visible_json(&json) + "\n")
 }
 
 /// Writes to stdout. A reader that has seen enough, such as `head`, is no trouble.
@@ -66,12 +78,35 @@ pub(crate) fn columns() -> usize {
 }
 
 /// Writes to stderr what went wrong and what to do about it.
-pub(crate) fn trouble(trouble: &Trouble) {
-    let mut text = format!("{BAD}error:{BAD:#} {trouble}\n");
+pub(crate) fn trouble(trouble: &Trouble, output: Output) {
+    match output {
+        Output::Json => say(&trouble_json(trouble)),
+        Output::Table => {
+            trouble.report().inspect(|about| report(about));
+            say(&trouble_text(trouble));
+        }
+    }
+}
+
+fn trouble_json(trouble: &Trouble) -> String {
+    let mut object = json!({"error": trouble.to_string(), "exit": trouble.exit() as u8});
     if let Some(help) = trouble.help() {
+        object["help"] = help.into();
+    }
+    if let Some(report) = trouble.report() {
+        object["diagnostics"] = json!(report.diagnostics());
+    }
+    visible_json(&object.to_string()) + "\n"
+}
+
+fn trouble_text(trouble: &Trouble) -> String {
+    let what = visible_lines(&trouble.to_string());
+    let mut text = format!("{BAD}error:{BAD:#} {what}\n");
+    if let Some(help) = trouble.help() {
+        let help = visible_lines(&help);
         text += &format!("{ADVICE}help:{ADVICE:#} {help}\n");
     }
-    say(&text);
+    text
 }
 
 /// Writes to stderr what is wrong with a definition, each problem with an excerpt.
@@ -118,7 +153,7 @@ pub(crate) fn lines(table: &Table) -> String {
 }
 
 fn dimmed(text: impl Into<String>) -> Cell {
-    Cell::new(text.into()).add_attribute(comfy_table::Attribute::Dim)
+    cell(text.into()).add_attribute(comfy_table::Attribute::Dim)
 }
 
 fn status_cell(status: SagaStatus) -> Cell {
@@ -158,11 +193,13 @@ pub(crate) fn span(time: Duration) -> String {
     }
 }
 
-/// The first line of a text, and not too much of it.
+/// The first line of a text, made visible, and not too much of it.
 fn brief(text: &str, limit: usize) -> String {
     let line = text.lines().next().unwrap_or_default();
-    if line.chars().count() <= limit && line.len() == text.trim_end().len() {
-        line.to_owned()
+    let is_whole = line.len() == text.trim_end().len();
+    let line = visible(line);
+    if line.chars().count() <= limit && is_whole {
+        line
     } else {
         line.chars().take(limit - 1).collect::<String>() + "…"
     }
@@ -190,6 +227,7 @@ mod tests {
         assert_eq!(brief("short\n", 10), "short");
         assert_eq!(brief("first\nsecond", 10), "first…");
         assert_eq!(brief("ééééé", 4), "ééé…");
+        assert_eq!(brief("\u{1b}[2J\nb", 12), "\\u{1b}[2J…");
     }
 
     #[test]

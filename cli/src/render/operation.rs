@@ -1,6 +1,6 @@
 //! How the installation stands, for people.
 
-use super::{at, brief, dimmed, lines, table};
+use super::{at, brief, cell, dimmed, lines, table};
 use comfy_table::{Cell, Color};
 use dirigent_contracts::api::{DeadLettersAnswer, LimitsAnswer, StatusAnswer};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ pub(crate) fn letters(answer: &DeadLettersAnswer) -> String {
         table.add_row([
             Cell::new(letter.number),
             dimmed(at(letter.at)),
-            Cell::new(&letter.subject),
+            cell(&letter.subject),
             Cell::new(brief(&letter.reason, 100)).fg(Color::Red),
             dimmed(brief(&letter.body, 60)),
         ]);
@@ -65,7 +65,7 @@ pub(crate) fn status(answer: &StatusAnswer) -> String {
         let owner = if owner.is_empty() {
             Cell::new("  nobody").fg(Color::Red)
         } else {
-            Cell::new(format!("  {owner}"))
+            cell(format!("  {owner}"))
         };
         table.add_row([owner, dimmed(numbers)]);
     }

@@ -1,18 +1,21 @@
 //! Sagas, for people.
 
-use super::{at, brief, dimmed, lines, span, status_cell, table};
+use super::{at, brief, cell, dimmed, lines, span, status_cell, table, visible, visible_lines};
 use comfy_table::Cell;
-use dirigent_contracts::api::{ListAnswer, SagaDescription, StartAnswer};
+use dirigent_contracts::{
+    api::{ListAnswer, SagaDescription, StartAnswer},
+    limit,
+};
 use serde_json::Value;
 
 /// A saga was started, or had been before.
 pub(crate) fn started(answer: &StartAnswer) -> String {
     if answer.started {
-        format!("{} started\n", answer.saga)
+        format!("{} started\n", visible(&answer.saga))
     } else {
         format!(
             "{} had been started before; nothing was done\n",
-            answer.saga
+            visible(&answer.saga)
         )
     }
 }
@@ -23,20 +26,20 @@ pub(crate) fn description(saga: &SagaDescription) -> String {
     let mut row = |name: &str, value: Cell| {
         table.add_row([dimmed(name), value]);
     };
-    row("saga", Cell::new(&saga.saga));
+    row("saga", cell(&saga.saga));
     row("status", status_cell(saga.status));
     if let Some(failure) = &saga.failure {
-        row("error", Cell::new(failure));
+        row("error", cell(failure));
     }
     for activity in &saga.activities {
         let until = activity
             .until
             .map_or_else(String::new, |until| format!(", until {}", at(until)));
         let doing = format!("{} — {}{until}", activity.state, activity.waits_for);
-        row("doing", Cell::new(doing));
+        row("doing", cell(doing));
     }
     if !saga.undo.is_empty() {
-        row("to undo", Cell::new(saga.undo.join(", ")));
+        row("to undo", cell(saga.undo.join(", ")));
     }
     row("started", Cell::new(at(saga.started_at)));
     let took = span(saga.updated_at.since(saga.started_at));
@@ -48,14 +51,14 @@ pub(crate) fn description(saga: &SagaDescription) -> String {
     if let Some(trigger) = &saga.trigger {
         row(
             "trigger",
-            Cell::new(format!("{} (id {})", trigger.subject, trigger.id)),
+            cell(format!("{} (id {})", trigger.subject, trigger.id)),
         );
     }
     if let Some(parent) = &saga.parent {
-        row("parent", Cell::new(&parent.saga));
+        row("parent", cell(&parent.saga));
     }
     row("version", Cell::new(saga.digest.short()));
-    row("trace", Cell::new(&saga.trace_id));
+    row("trace", cell(&saga.trace_id));
     row("partition", Cell::new(saga.partition));
     row("input", Cell::new(pretty(&saga.input)));
     if let Some(output) = &saga.output {
@@ -72,7 +75,7 @@ pub(crate) fn sagas(answer: &ListAnswer) -> String {
         let mut table = table(&["SAGA", "STATUS", "STARTED", "LAST CHANGE", "DETAIL"]);
         for one in &answer.sagas {
             table.add_row([
-                Cell::new(&one.saga),
+                cell(&one.saga),
                 status_cell(one.status),
                 dimmed(one.started_at.map_or_else(|| "-".to_owned(), at)),
                 dimmed(at(one.updated_at)),
@@ -81,8 +84,11 @@ pub(crate) fn sagas(answer: &ListAnswer) -> String {
         }
         lines(&table)
     };
-    if answer.more {
+    if answer.more && answer.sagas.len() < limit::LISTED_SAGAS {
         text += "there are more; --limit shows them\n";
+    } else if answer.more {
+        text += "there are more, and this is the most that a list shows: a definition or --status \
+                 makes it shorter\n";
     }
     if !answer.silent.is_empty() {
         let numbers: Vec<String> = answer.silent.iter().map(ToString::to_string).collect();
@@ -97,11 +103,12 @@ pub(crate) fn sagas(answer: &ListAnswer) -> String {
 /// Small values on one line, others indented.
 fn pretty(value: &Value) -> String {
     let line = value.to_string();
-    if line.len() <= 80 {
+    let text = if line.len() <= 80 {
         line
     } else {
         serde_json::to_string_pretty(value).unwrap_or(line)
-    }
+    };
+    visible_lines(&text)
 }
 
 #[cfg(test)]
@@ -152,5 +159,31 @@ mod tests {
             silent: Vec::new(),
         };
         assert_eq!(sagas(&nothing), "no sagas\n");
+    }
+
+    #[test]
+    fn a_saga_cannot_add_rows_to_a_list_or_speak_to_the_terminal() {
+        let answer: ListAnswer = serde_json::from_value(json!({
+            "sagas": [{"definition": "order", "key": "x\nall/fine  succeeded\u{1b}]0;T\u{7}",
+                "status": "failed", "updated_at": 0, "detail": "E: \u{9b}2J"}],
+            "more": false
+        }))
+        .unwrap();
+        let text = plain_with_escapes(&sagas(&answer));
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(
+            text.contains(r"x\nall/fine  succeeded\u{1b}]0;T\u{7}"),
+            "{text}"
+        );
+        assert!(text.contains(r"E: \u{9b}2J"), "{text}");
+    }
+
+    /// Without colours, which are all that may begin with an escape.
+    fn plain_with_escapes(text: &str) -> String {
+        let colours = text.split('\u{1b}').enumerate().map(|(at, part)| match at {
+            0 => part,
+            _ => part.split_once('m').map_or("no colour", |(_, rest)| rest),
+        });
+        colours.collect()
     }
 }

@@ -3,7 +3,7 @@
 //! Branches and iterations are indented under the state that began them. Entering and leaving a state
 //! that tells more in events of its own is left out.
 
-use super::{at, brief, color_of, dimmed, lines, span, table};
+use super::{at, brief, cell, color_of, dimmed, lines, span, table};
 use comfy_table::{Attribute, Cell, Color};
 use dirigent_contracts::{
     history::{Happening, HistoryEvent, asl::AslEvent},
@@ -34,7 +34,7 @@ pub(crate) fn timeline(events: &[HistoryEvent]) -> String {
         scopes.learn(event);
         if let Some(line) = line(event, &scopes) {
             let indent = "  ".repeat(scopes.depth(event.scope));
-            let mut what = Cell::new(format!("{indent}{} {}", line.mark, line.what));
+            let mut what = cell(format!("{indent}{} {}", line.mark, line.what));
             if let Some(color) = line.color {
                 what = what.fg(color);
             }
@@ -62,8 +62,8 @@ pub(crate) fn asl_events(events: &[AslEvent]) -> String {
         table.add_row([
             Cell::new(id),
             dimmed(event.timestamp.to_rfc3339()),
-            Cell::new(&event.kind),
-            Cell::new(event.state.as_deref().unwrap_or_default()),
+            cell(&event.kind),
+            cell(event.state.as_deref().unwrap_or_default()),
         ]);
     }
     lines(&table)

@@ -1,6 +1,6 @@
 //! A saga's spans as bars below each other, on a scale as wide as the terminal.
 
-use super::{brief, span as duration};
+use super::{brief, span as duration, visible};
 use crate::waterfall::{Ending, Row, Waterfall};
 use clap::builder::styling::{AnsiColor, Style};
 use std::{fmt::Write as _, time::Duration};
@@ -28,13 +28,14 @@ pub(crate) fn waterfall(waterfall: &Waterfall, columns: usize) -> String {
         Some(status) => format!("{status} in {}", duration(total)),
         None => format!("runs for {}", duration(total)),
     };
-    let label = |row: &Row| 2 * row.depth + row.name.chars().count();
+    let label = |row: &Row| 2 * row.depth + visible(&row.name).chars().count();
     let names = waterfall.spans.iter().map(label).max().unwrap_or(0);
     let names = names.min(NAMES);
     let bars = columns.saturating_sub(names + REST).max(LEAST_BARS);
     let mut text = format!(
         "{}  {how}\ntrace {}\n\n",
-        waterfall.saga, waterfall.trace_id
+        visible(&waterfall.saga),
+        visible(&waterfall.trace_id)
     );
     for row in &waterfall.spans {
         let mark = if row.is_critical { '●' } else { ' ' };

@@ -33,8 +33,8 @@ pub(super) struct Board {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct OfDefinition {
     pub(super) definition: String,
-    pub(super) live: f64,
-    pub(super) stuck: f64,
+    pub(super) live: u64,
+    pub(super) stuck: u64,
     pub(super) started: f64,
     pub(super) succeeded: f64,
     /// Ended in another way.
@@ -53,9 +53,9 @@ pub(super) struct OfTask {
     /// Of those, the ones that did not succeed.
     pub(super) failed: f64,
     /// Commands that no worker has been given.
-    pub(super) backlog: f64,
+    pub(super) backlog: u64,
     /// Commands that a worker has.
-    pub(super) in_progress: f64,
+    pub(super) in_progress: u64,
     /// Age of the oldest command, in seconds.
     pub(super) oldest_s: f64,
     pub(super) queue: Latency,
@@ -69,7 +69,7 @@ pub(super) struct OfPartition {
     /// Empty if nobody owns it.
     pub(super) owner: String,
     /// Entries that are stored and not folded.
-    pub(super) lag: f64,
+    pub(super) lag: u64,
     /// For how long it has been owned, in seconds.
     pub(super) lease_age_s: f64,
 }
@@ -105,7 +105,7 @@ impl Board {
             OfPartition {
                 partition,
                 owner: owner.clone(),
-                lag: change.now(of::PARTITION_LAG, &at),
+                lag: change.count(of::PARTITION_LAG, &at),
                 lease_age_s: change.now(of::PARTITION_LEASE_AGE, &at),
             }
         });
@@ -123,13 +123,14 @@ impl Board {
     /// The line above all.
     pub(super) fn headline(&self) -> String {
         let sum = |of: fn(&OfDefinition) -> f64| self.definitions.iter().map(of).sum::<f64>();
+        let count = |of: fn(&OfDefinition) -> u64| self.definitions.iter().map(of).sum::<u64>();
         format!(
             "coordinators {}, partitions {} · live {}, stuck {}, dead letters {} · started {}/s, ended {}/s, \
              of the last {:.0} s",
             self.coordinators,
             self.partitions.len(),
-            count(sum(|of| of.live)),
-            count(sum(|of| of.stuck)),
+            count(|of| of.live),
+            count(|of| of.stuck),
             self.dead_letters,
             rate(sum(|of| of.started)),
             rate(sum(|of| of.succeeded + of.failed)),
@@ -192,8 +193,8 @@ impl OfDefinition {
     fn row(&self) -> (Vec<String>, bool) {
         let cells = vec![
             self.definition.clone(),
-            count(self.live),
-            count(self.stuck),
+            self.live.to_string(),
+            self.stuck.to_string(),
             rate(self.started),
             rate(self.succeeded),
             rate(self.failed),
@@ -201,18 +202,18 @@ impl OfDefinition {
             time(self.duration.p50),
             time(self.duration.p99),
         ];
-        (cells, self.stuck > 0.0)
+        (cells, self.stuck > 0)
     }
 }
 
 impl OfTask {
     fn row(&self) -> (Vec<String>, bool) {
         let cells = vec![
-            self.task.clone(),
+            render::visible(&self.task),
             rate(self.attempts),
             rate(self.failed),
-            count(self.backlog),
-            count(self.in_progress),
+            self.backlog.to_string(),
+            self.in_progress.to_string(),
             time((self.oldest_s > 0.0).then_some(self.oldest_s)),
             time(self.queue.p50),
             time(self.queue.p99),
@@ -220,7 +221,7 @@ impl OfTask {
             time(self.run.p99),
         ];
         // Commands that nobody is given: no worker offers the task.
-        (cells, self.backlog > 0.0 && self.in_progress == 0.0)
+        (cells, self.backlog > 0 && self.in_progress == 0)
     }
 }
 
@@ -233,8 +234,8 @@ impl OfPartition {
         };
         let cells = vec![
             self.partition.to_string(),
-            owner.to_owned(),
-            count(self.lag),
+            render::visible(owner),
+            self.lag.to_string(),
             time((!self.owner.is_empty()).then_some(self.lease_age_s)),
         ];
         (cells, self.owner.is_empty())
@@ -243,23 +244,19 @@ impl OfPartition {
 
 fn stuck_row(saga: &SagaSummary) -> (Vec<String>, bool) {
     let cells = vec![
-        saga.saga.to_string(),
+        render::visible(&saga.saga),
         saga.updated_at.to_rfc3339(),
-        saga.detail.clone(),
+        render::visible(&saga.detail),
     ];
     (cells, true)
-}
-
-fn count(number: f64) -> String {
-    // The sum of nothing is a negative zero.
-    format!("{:.0}", number + 0.0)
 }
 
 fn rate(per_second: f64) -> String {
     if per_second > 0.0 && per_second < 10.0 {
         format!("{per_second:.1}")
     } else {
-        count(per_second)
+        // The sum of nothing is a negative zero.
+        format!("{:.0}", per_second + 0.0)
     }
 }
 
@@ -340,7 +337,17 @@ impl<'a> Change<'a> {
     fn now(&self, metric: Metric, labels: &[(&str, String)]) -> f64 {
         self.of(metric, labels)
             .map(|(_, after)| number(Some(after)))
-            .sum()
+            .fold(0.0, std::ops::Add::add)
+    }
+
+    /// The sum of a gauge that counts things.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole numbers that are not below zero"
+    )]
+    fn count(&self, metric: Metric, labels: &[(&str, String)]) -> u64 {
+        self.now(metric, labels).round() as u64
     }
 
     /// How much a counter grew, per second.
@@ -353,7 +360,7 @@ impl<'a> Change<'a> {
                 after - before
             }
         });
-        grown.sum::<f64>() / self.seconds.max(1e-9)
+        grown.fold(0.0, std::ops::Add::add) / self.seconds.max(1e-9)
     }
 
     /// Quantiles of what was measured between the readings; if nothing was, of all before.
@@ -391,8 +398,8 @@ impl<'a> Change<'a> {
         );
         OfDefinition {
             definition: name.to_owned(),
-            live: self.now(of::SAGAS_LIVE, &labels),
-            stuck: self.now(of::SAGAS_STUCK, &labels),
+            live: self.count(of::SAGAS_LIVE, &labels),
+            stuck: self.count(of::SAGAS_STUCK, &labels),
             started: self.rate(of::SAGAS_STARTED, &labels),
             succeeded,
             failed: ended - succeeded,
@@ -410,8 +417,8 @@ impl<'a> Change<'a> {
             task: name.to_owned(),
             attempts,
             failed: attempts - succeeded,
-            backlog: self.now(of::TASK_BACKLOG, &labels),
-            in_progress: self.now(of::TASK_IN_PROGRESS, &labels),
+            backlog: self.count(of::TASK_BACKLOG, &labels),
+            in_progress: self.count(of::TASK_IN_PROGRESS, &labels),
             oldest_s: self.now(of::TASK_OLDEST, &labels),
             queue: self.latency(of::ATTEMPT_DURATION, &also("phase", "queue")),
             run: self.latency(of::ATTEMPT_DURATION, &also("phase", "run")),
@@ -515,7 +522,10 @@ pub(super) mod tests {
         let board = board();
         let order = &board.definitions[0];
         assert_eq!((order.started, order.failed), (100.0, 10.0));
-        assert_eq!(order.live, 24.0);
+        assert_eq!(order.live, 24);
+        // What has never been measured is zero, and has no sign.
+        let json = serde_json::to_string(&board).unwrap();
+        assert!(!json.contains("-0"), "{json}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod yaml;
 
 pub use diagnostic::{Diagnostic, Report, Severity, Span};
 pub use parsed::{Finding, Parsed};
+pub use place::nearest;
 
 use crate::limit;
 use diagnostic::Lines;

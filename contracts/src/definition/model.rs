@@ -62,25 +62,32 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Calls `visit` with what each Task and each undo does, in the machines within this one too.
-    pub fn for_each_action(&self, visit: &mut impl FnMut(&Action)) {
-        for state in self.states.values() {
+    /// Calls `visit` with each state and its name, in the machines within this one too.
+    pub fn for_each_state<'a>(&'a self, visit: &mut impl FnMut(&'a str, &'a State)) {
+        for (name, state) in &self.states {
+            visit(name, state);
             match &state.kind {
-                StateKind::Task(task) => {
-                    visit(&task.resource.action);
-                    if let Some(undo) = &task.compensate {
-                        visit(&undo.resource.action);
-                    }
-                }
                 StateKind::Parallel { branches, .. } => {
                     for branch in branches {
-                        branch.for_each_action(visit);
+                        branch.for_each_state(visit);
                     }
                 }
-                StateKind::Map(map) => map.processor.for_each_action(visit),
+                StateKind::Map(map) => map.processor.for_each_state(visit),
                 _ => {}
             }
         }
+    }
+
+    /// Calls `visit` with what each Task and each undo does, in the machines within this one too.
+    pub fn for_each_action(&self, visit: &mut impl FnMut(&Action)) {
+        self.for_each_state(&mut |_, state| {
+            if let StateKind::Task(task) = &state.kind {
+                visit(&task.resource.action);
+                if let Some(undo) = &task.compensate {
+                    visit(&undo.resource.action);
+                }
+            }
+        });
     }
 
     /// How large it is, with the machines within it.

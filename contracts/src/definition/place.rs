@@ -380,10 +380,7 @@ impl Problems {
 }
 
 /// The candidate that was probably meant.
-pub(super) fn nearest<'c>(
-    text: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
+pub fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let wanted = text.to_lowercase();
     candidates
         .into_iter()

@@ -8,6 +8,7 @@ use dirigent_contracts::{
         DefinitionsRequest, DeployAnswer, DeployRequest, ErrorCode,
     },
     definition,
+    id::{DefinitionDigest, DefinitionName, DigestPrefix},
 };
 
 impl Api {
@@ -82,16 +83,42 @@ impl Api {
         Ok(DefinitionsAnswer { definitions })
     }
 
+    /// The version that is meant: the only one that begins so, or the newest.
+    pub(super) async fn version(
+        &self,
+        name: &DefinitionName,
+        prefix: Option<&DigestPrefix>,
+    ) -> Result<DefinitionDigest, Refusal> {
+        let Some(prefix) = prefix else {
+            let latest = self.definitions.latest(name).await;
+            return latest.ok_or_else(|| {
+                let message = format!("there is no such definition as '{name}': deploy it first");
+                Refusal::not_found(message)
+            });
+        };
+        let versions = self.definitions.store().versions(name, prefix).await?;
+        match &versions[..] {
+            [version] => Ok(version.clone()),
+            [] => Err(Refusal::not_found(format!(
+                "'{name}' has no version that begins with {prefix}"
+            ))),
+            many => Err(Refusal::new(
+                ErrorCode::BadRequest,
+                format!(
+                    "{} versions of '{name}' begin with {prefix}: say more digits",
+                    many.len()
+                ),
+            )),
+        }
+    }
+
     pub(super) async fn definition(
         &self,
         request: DefinitionRequest,
     ) -> Result<DefinitionAnswer, Refusal> {
         let DefinitionRequest { name, digest } = request;
         let unknown = || Refusal::not_found(format!("there is no such definition as '{name}'"));
-        let digest = match digest {
-            Some(digest) => digest,
-            None => self.definitions.latest(&name).await.ok_or_else(unknown)?,
-        };
+        let digest = self.version(&name, digest.as_ref()).await?;
         let document = self.definitions.store().document(&name, &digest).await?;
         let document = document.ok_or_else(unknown)?;
         Ok(DefinitionAnswer {

@@ -4,6 +4,7 @@ use crate::partition::snapshot::Outline;
 use dirigent_contracts::{
     api::{ListRequest, SagaSummary},
     id::{DefinitionName, PartitionId, SagaAddress},
+    limit,
     outcome::SagaStatus,
 };
 use std::cmp::Reverse;
@@ -15,8 +16,6 @@ pub(crate) fn subject(partition: PartitionId) -> String {
 
 /// Sagas of a list, if no number is asked for.
 pub(crate) const DEFAULT_LIMIT: usize = 50;
-/// Most sagas of a list.
-pub(crate) const MOST: usize = 1_000;
 
 /// Whether a saga is one of those that are asked for.
 pub(crate) fn is_wanted(
@@ -52,7 +51,10 @@ pub(crate) fn latest<'a>(
 }
 
 pub(crate) fn limit(request: &ListRequest) -> usize {
-    request.limit.unwrap_or(DEFAULT_LIMIT).min(MOST)
+    request
+        .limit
+        .unwrap_or(DEFAULT_LIMIT)
+        .min(limit::LISTED_SAGAS)
 }
 
 /// The latest first.

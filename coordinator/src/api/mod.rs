@@ -5,6 +5,7 @@
 
 mod control;
 mod definitions;
+mod history;
 mod letters;
 mod limits;
 pub(crate) mod live;
@@ -291,15 +292,18 @@ impl Api {
 
 /// An answer that the broker carries: one that it does not would leave the caller waiting.
 fn within(most: usize, answer: Vec<u8>) -> Result<Vec<u8>, Refusal> {
-    let found = answer.len();
-    if found <= most {
-        return Ok(answer);
+    match answer.len() {
+        found if found <= most => Ok(answer),
+        found => Err(too_large(found, most)),
     }
+}
+
+fn too_large(found: usize, most: usize) -> Refusal {
     let message = format!(
         "the answer has {found} bytes, and a message of this broker at most {most}: raise \
          `max_payload` of nats-server"
     );
-    Err(Refusal::new(ErrorCode::TooLarge, message))
+    Refusal::new(ErrorCode::AnswerTooLarge, message)
 }
 
 fn read<O: Operation>(body: &[u8]) -> Result<O, Refusal> {

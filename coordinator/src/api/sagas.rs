@@ -1,4 +1,4 @@
-//! Starting sagas and showing them. What one saga did is found by folding its entries again.
+//! Starting sagas and showing them.
 
 use super::{Api, Caller, Refusal, limits, live};
 use crate::{
@@ -6,14 +6,14 @@ use crate::{
     engine::{self, Saga},
     partition::messages,
 };
-use async_nats::jetstream::consumer::DeliverPolicy;
 use dirigent_contracts::{
     api::{
-        DescribeRequest, ErrorCode, HistoryAnswer, HistoryRequest, ListAnswer, ListRequest,
-        SagaDescription, SagaSummary, StartAnswer, StartRequest,
+        DescribeRequest, ErrorCode, ListAnswer, ListRequest, SagaDescription, SagaSummary,
+        StartAnswer, StartRequest,
     },
     id::{DefinitionDigest, DefinitionName, PartitionId, SagaAddress, SagaKey},
     journal::Start,
+    limit,
     outcome::SagaStatus,
     subject,
     time::Timestamp,
@@ -28,8 +28,8 @@ const OWNERS_TIME: Duration = Duration::from_secs(1);
 /// How often the broker is asked for an entry that it must have, and after which pause.
 const LOOKS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
-/// How many of the latest outcomes a list looks through.
-const OUTCOMES_LOOKED_AT: u64 = 2_000;
+/// Characters of an error that a list shows: a cause may be long, and the answer must fit into a message.
+const DETAIL_CHARS: usize = 300;
 
 impl Api {
     pub(super) async fn start(
@@ -45,22 +45,7 @@ impl Api {
         } = request;
         let limits = self.broker.installation.limits();
         limits::check_payload(&limits, "the input", &input)?;
-        let digest = match digest {
-            Some(digest) => {
-                let document = self
-                    .definitions
-                    .store()
-                    .document(&definition, &digest)
-                    .await?;
-                document.map(|_| digest)
-            }
-            None => self.definitions.latest(&definition).await,
-        };
-        let digest = digest.ok_or_else(|| {
-            Refusal::not_found(format!(
-                "there is no such definition as '{definition}': deploy it first"
-            ))
-        })?;
+        let digest = self.version(&definition, digest.as_ref()).await?;
         let key = match key {
             Some(key) => key,
             None => SagaKey::new(Uuid::now_v7().to_string())
@@ -139,15 +124,6 @@ impl Api {
             .ok_or_else(|| unknown(&request.saga))
     }
 
-    pub(super) async fn history(&self, request: HistoryRequest) -> Result<HistoryAnswer, Refusal> {
-        let address = &request.saga;
-        let partition = PartitionId::of(&address.key, self.broker.partitions);
-        match self.refold.history(partition, address).await? {
-            (Some(saga), events) if saga.run().is_some() => Ok(HistoryAnswer { events }),
-            _ => Err(unknown(address)),
-        }
-    }
-
     /// The state of a saga that has started.
     pub(super) async fn state(&self, address: &SagaAddress) -> Result<Saga, Refusal> {
         let partition = PartitionId::of(&address.key, self.broker.partitions);
@@ -157,6 +133,16 @@ impl Api {
     }
 
     pub(super) async fn list(&self, request: ListRequest) -> Result<ListAnswer, Refusal> {
+        if request
+            .limit
+            .is_some_and(|limit| limit > limit::LISTED_SAGAS)
+        {
+            let message = format!(
+                "limit: a list holds at most {} sagas; a definition or a status makes it shorter",
+                limit::LISTED_SAGAS
+            );
+            return Err(Refusal::new(ErrorCode::BadRequest, message));
+        }
         let question = serde_json::to_vec(&request)
             .map_err(|error| Refusal::new(ErrorCode::BadRequest, error.to_string()))?;
         let owners = (0..self.broker.partitions)
@@ -179,13 +165,7 @@ impl Api {
                 None => silent.push(PartitionId(partition)),
             }
         }
-        let wants_ended =
-            request.status.is_empty() || request.status.iter().any(|s| s.is_terminal());
-        let mut sagas = if wants_ended {
-            self.ended(&request).await?
-        } else {
-            Vec::new()
-        };
+        let mut sagas = self.ended(&request).await?;
         // Who has ended since the owner answered stands in both: the outcome counts.
         let known: HashSet<SagaAddress> = sagas.iter().map(|saga| saga.saga.clone()).collect();
         sagas.extend(alive.into_iter().filter(|saga| !known.contains(&saga.saga)));
@@ -200,23 +180,26 @@ impl Api {
         })
     }
 
-    /// The sagas that ended lately.
+    /// The latest sagas that ended as is asked for, one more than fit so that the asker learns whether
+    /// there are more. The broker filters them: definition and status stand in the subject.
     async fn ended(&self, request: &ListRequest) -> Result<Vec<SagaSummary>, Refusal> {
+        let definition = request.definition.as_ref();
+        let definition = definition.map_or("*", DefinitionName::as_str);
+        let wanted = SagaStatus::ALL.into_iter().filter(|status| {
+            status.is_terminal() && (request.status.is_empty() || request.status.contains(status))
+        });
+        let filters: Vec<String> = wanted
+            .map(|status| subject::event_filter(definition, status.as_str()))
+            .collect();
+        if filters.is_empty() {
+            return Ok(Vec::new());
+        }
         let context = &self.broker.context;
-        let stream = context.get_stream(subject::EVENTS_STREAM).await;
-        let stream =
-            stream.map_err(|error| Refusal::new(ErrorCode::Unavailable, error.to_string()))?;
-        let last = stream.cached_info().state.last_sequence;
-        let start_sequence = last.saturating_sub(OUTCOMES_LOOKED_AT) + 1;
-        let filter = match &request.definition {
-            Some(definition) => format!("dirigent.event.{definition}.>"),
-            None => "dirigent.event.>".to_owned(),
-        };
-        let from = DeliverPolicy::ByStartSequence { start_sequence };
-        let messages = listing::read(context, subject::EVENTS_STREAM, &filter, from).await?;
+        let most = live::limit(request) + 1;
+        let messages = listing::read_latest(context, subject::EVENTS_STREAM, filters, most).await?;
         let sagas = messages.iter().filter_map(|message| {
             let (saga, what) = subject::parse_event(&message.subject).ok()?;
-            let status = SagaStatus::from_word(what).filter(|status| status.is_terminal())?;
+            let status = SagaStatus::from_word(what)?;
             let body: Value = serde_json::from_slice(&message.body).ok()?;
             let started_at = body["data"]["started_at"].as_str();
             let failure = &body["data"]["failure"];
@@ -225,6 +208,7 @@ impl Api {
                 (Some(error), None) => error.to_owned(),
                 _ => String::new(),
             };
+            let detail = detail.chars().take(DETAIL_CHARS).collect();
             let updated_at = crate::broker::journal::timestamp(message.at);
             let started_at = started_at.and_then(Timestamp::parse_rfc3339);
             Some(SagaSummary {
@@ -235,9 +219,7 @@ impl Api {
                 detail,
             })
         });
-        Ok(sagas
-            .filter(|saga| live::is_wanted(request, &saga.saga.definition, saga.status))
-            .collect())
+        Ok(sagas.collect())
     }
 }
 

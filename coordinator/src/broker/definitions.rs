@@ -6,7 +6,7 @@
 use super::{BrokerError, journal::timestamp};
 use async_nats::jetstream::kv::{Entry, Operation, Store, Watch};
 use dirigent_contracts::{
-    id::{DefinitionDigest, DefinitionName},
+    id::{DefinitionDigest, DefinitionName, DigestPrefix},
     time::Timestamp,
 };
 use futures::StreamExt;
@@ -149,6 +149,31 @@ impl DefinitionStore {
 
     fn known(&self, name: &DefinitionName) -> Option<DefinitionDigest> {
         Some(self.newest.read().ok()?.get(name)?.digest.clone())
+    }
+
+    /// The versions of a definition whose digests begin so.
+    pub(crate) async fn versions(
+        &self,
+        name: &DefinitionName,
+        prefix: &DigestPrefix,
+    ) -> Result<Vec<DefinitionDigest>, BrokerError> {
+        let failed = |error: &dyn std::error::Error| {
+            BrokerError::request(format!("the versions of {name}"), error)
+        };
+        let keys = format!("$KV.{}.{name}.", self.bucket.name);
+        let found = self.bucket.stream.info_with_subjects(format!("{keys}*"));
+        let mut found = found.await.map_err(|error| failed(&error))?;
+        let mut versions = Vec::new();
+        while let Some(subject) = found.next().await {
+            let (subject, _) = subject.map_err(|error| failed(&error))?;
+            let digest = subject.strip_prefix(&keys).map(DefinitionDigest::new);
+            if let Some(Ok(digest)) = digest
+                && digest.as_str().starts_with(prefix.as_str())
+            {
+                versions.push(digest);
+            }
+        }
+        Ok(versions)
     }
 
     /// The document of a version.

@@ -168,6 +168,50 @@ async fn a_list_shows_the_living_and_the_ended() -> anyhow::Result<()> {
     };
     let two = stage.request(&two).await?;
     assert_eq!((two.sagas.len(), two.more), (2, true));
+    let too_many = ListRequest {
+        limit: Some(1_001),
+        ..ListRequest::default()
+    };
+    let refused = stage.request(&too_many).await.unwrap_err();
+    assert_eq!(refusal(&refused), ErrorCode::BadRequest);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_finds_sagas_however_many_others_have_ended_since() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    stage
+        .deploy(
+            "quick",
+            "{StartAt: P, States: {P: {Type: Pass, End: true}}}",
+        )
+        .await?;
+    for n in 0..3 {
+        stage.run("quick", &format!("q-{n}"), json!({})).await?;
+    }
+    let context = async_nats::jetstream::new(stage.client.clone());
+    for n in 0..2_300 {
+        let subject = subject::event(&address("typo", &format!("t-{n}"))?, "failed");
+        drop(context.publish(subject, "{}".into()).await?);
+    }
+    let last = subject::event(&address("typo", "last")?, "failed");
+    context.publish(last, "{}".into()).await?.await?;
+    let list = async |definition: Option<&str>, status: &[SagaStatus], limit| {
+        let request = ListRequest {
+            definition: definition.map(str::parse).transpose()?,
+            status: status.to_vec(),
+            limit: Some(limit),
+        };
+        let answer = stage.request(&request).await?;
+        anyhow::Ok((answer.sagas.len(), answer.more))
+    };
+    assert_eq!(list(Some("quick"), &[], 50).await?, (3, false));
+    assert_eq!(list(None, &[SagaStatus::Succeeded], 2).await?, (2, true));
+    assert_eq!(list(Some("typo"), &[], 1_000).await?, (1_000, true));
+    assert_eq!(
+        list(Some("typo"), &[SagaStatus::Succeeded], 50).await?,
+        (0, false)
+    );
     Ok(())
 }
 

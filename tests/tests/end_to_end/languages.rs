@@ -1,13 +1,24 @@
 //! A worker in another language, written from docs/protocol.md.
 
-use dirigent_contracts::outcome::SagaStatus;
-use dirigent_tests::stage::Stage;
+use dirigent_contracts::{api::DeadLettersRequest, outcome::SagaStatus, subject::COMMANDS_STREAM};
+use dirigent_coordinator::{Coordinator, telemetry::Telemetry};
+use dirigent_tests::stage::{PATIENCE, Stage, settings};
 use serde_json::json;
 use std::{
     env,
+    ffi::OsString,
     path::Path,
     process::{Child, Command},
+    time::{Duration, Instant},
 };
+
+const APPRAISE: &str = "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+StartAt: Appraise
+States:
+  Appraise: { Type: Task, Resource: 'task:appraise', End: true }
+";
 
 struct Process(Child);
 
@@ -19,32 +30,33 @@ impl Drop for Process {
     }
 }
 
-#[tokio::test]
-async fn a_worker_in_python_does_its_steps() -> anyhow::Result<()> {
-    let Some(python) = env::var_os("DIRIGENT_PYTHON") else {
+/// A Python that can run the worker; `None` if this machine has none.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn python() -> Option<OsString> {
+    let python = env::var_os("DIRIGENT_PYTHON");
+    if python.is_none() {
         assert!(
             env::var_os("DIRIGENT_TEST_REQUIRE_PYTHON").is_none(),
             "DIRIGENT_PYTHON names no Python"
         );
         eprintln!("SKIPPED: DIRIGENT_PYTHON names no Python with nats-py and msgpack");
+    }
+    python
+}
+
+fn worker(python: OsString, url: &str) -> anyhow::Result<Process> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/examples/python/worker.py");
+    Ok(Process(Command::new(python).arg(script).arg(url).spawn()?))
+}
+
+#[tokio::test]
+async fn a_worker_in_python_does_its_steps() -> anyhow::Result<()> {
+    let Some(python) = python() else {
         return Ok(());
     };
     let stage = Stage::start().await?;
-    let document = "
-Extensions: [saga/1]
-QueryLanguage: JSONata
-StartAt: Appraise
-States:
-  Appraise: { Type: Task, Resource: 'task:appraise', End: true }
-";
-    stage.deploy("appraise", document).await?;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/examples/python/worker.py");
-    let _worker = Process(
-        Command::new(python)
-            .arg(script)
-            .arg(stage.nats.url())
-            .spawn()?,
-    );
+    stage.deploy("appraise", APPRAISE).await?;
+    let _worker = worker(python, &stage.nats.url())?;
     let known = stage
         .run("appraise", "known", json!({"item": "violin"}))
         .await?;
@@ -69,5 +81,48 @@ States:
     assert_eq!(failure.error, "UnknownItem");
     assert_eq!(failure.cause.len(), 32_768);
     assert!(failure.cause.contains("longlong"));
+    Ok(())
+}
+
+/// MessagePack: a command of a format that is yet to come.
+const OF_VERSION_2: &[u8] = b"\x81\xa1v\x02";
+
+#[tokio::test]
+async fn the_worker_in_python_waits_for_a_coordinator_and_lays_aside_what_it_cannot_read()
+-> anyhow::Result<()> {
+    let Some(python) = python() else {
+        return Ok(());
+    };
+    let mut stage = Stage::start_without_coordinator().await?;
+    let mut worker = worker(python, &stage.nats.url())?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(worker.0.try_wait()?.is_none(), "it did not wait");
+    let client = stage.nats.connect().await?;
+    let coordinator = Coordinator::start(client, settings("test"), Telemetry::default()).await?;
+    stage.coordinator = Some(coordinator);
+    stage.deploy("appraise", APPRAISE).await?;
+    let context = async_nats::jetstream::new(stage.client.clone());
+    for (id, body) in [("1", &b"\xc1"[..]), ("2", OF_VERSION_2)] {
+        let subject = format!("dirigent.command.appraise.{id}");
+        context.publish(subject, body.into()).await?.await?;
+    }
+    let known = stage
+        .run("appraise", "known", json!({"item": "violin"}))
+        .await?;
+    assert_eq!(known.status, SagaStatus::Succeeded);
+    let until = Instant::now() + PATIENCE;
+    while stage.messages(COMMANDS_STREAM).await? > 0 && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let letters = stage.request(&DeadLettersRequest { limit: None }).await?;
+    let told: Vec<_> = letters
+        .letters
+        .iter()
+        .map(|letter| (letter.subject.as_str(), letter.reason.as_str()))
+        .collect();
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert_eq!(told[0].0, "dirigent.command.appraise.2");
+    assert!(told[0].1.contains("version 2"), "{told:#?}");
+    assert!(told[1].1.contains("MessagePack"), "{told:#?}");
     Ok(())
 }

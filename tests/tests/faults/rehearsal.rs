@@ -372,6 +372,7 @@ impl Rehearsal {
         for asked in asked.iter().filter(is_lost).take(3) {
             let history = HistoryRequest {
                 saga: asked.saga.clone(),
+                from: None,
             };
             let history = request(&self.client, &history).await;
             println!("{}: {:#?}", asked.saga, history.map(|it| it.events));

@@ -37,6 +37,16 @@ fn consumer(pending: u64, waiting: usize) -> consumer::Info {
     serde_json::from_value(info).unwrap()
 }
 
+/// A list of sagas that began then.
+fn listed(began: &[i64]) -> ListAnswer {
+    let sagas = began.iter().zip(0..).map(|(began, number)| {
+        json!({"definition": "d", "key": format!("k-{number}"), "status": "stuck",
+            "started_at": began, "updated_at": began})
+    });
+    let sagas: Vec<Value> = sagas.collect();
+    serde_json::from_value(json!({"sagas": sagas, "more": false})).unwrap()
+}
+
 /// Three servers, two coordinators, and nothing to complain of.
 fn healthy() -> Reading {
     let settings = Settings {
@@ -74,9 +84,9 @@ fn healthy() -> Reading {
             owners: vec!["a".to_owned(), "b".to_owned()],
             dead_letters: 0,
         }),
-        stuck: 0,
-        oldest: None,
-        clock_ahead: 0,
+        stuck: Some(listed(&[])),
+        living: Some(listed(&[])),
+        clock_ahead: Some(0),
         now: Timestamp(0),
         disk: Some(Disk {
             sync_interval: 0,
@@ -113,7 +123,7 @@ fn a_healthy_installation_has_nothing_but_good_findings() {
 #[test]
 fn whatever_weakens_a_promise_is_found() {
     type Case = (&'static str, Level, &'static str, fn(&mut Reading));
-    let cases: [Case; 22] = [
+    let cases: [Case; 23] = [
         ("server", Level::Problem, "2.12.1", |it| {
             it.is_new_enough = false;
         }),
@@ -132,9 +142,9 @@ fn whatever_weakens_a_promise_is_found() {
         (
             "streams",
             Level::Problem,
-            "no stream DIRIGENT_COMMANDS",
+            "no stream DIRIGENT_EVENTS",
             |it| {
-                it.streams.remove(subject::COMMANDS_STREAM);
+                it.streams.remove(subject::EVENTS_STREAM);
             },
         ),
         ("streams", Level::Problem, "kept in memory", |it| {
@@ -200,9 +210,14 @@ fn whatever_weakens_a_promise_is_found() {
             let letters = it.streams.get_mut(subject::DEAD_LETTERS_STREAM).unwrap();
             letters.state.messages = 3;
         }),
-        ("stuck sagas", Level::Problem, "2 wait", |it| it.stuck = 2),
+        ("stuck sagas", Level::Problem, "2 wait", |it| {
+            it.stuck = Some(listed(&[0, 0]));
+        }),
+        ("stuck sagas", Level::Unknown, "partitions 1", |it| {
+            it.stuck.as_mut().unwrap().silent = vec![PartitionId(1)];
+        }),
         ("clocks", Level::Problem, "60.0s", |it| {
-            it.clock_ahead = -60_000_000;
+            it.clock_ahead = Some(-60_000_000);
         }),
     ];
     for (check, level, words, change) in cases {
@@ -213,6 +228,35 @@ fn whatever_weakens_a_promise_is_found() {
         assert_eq!((*found_check, *found_level), (check, level), "{found}");
         assert!(found.contains(words), "{check}: {found}");
     }
+}
+
+#[test]
+fn what_could_not_be_looked_at_is_not_called_fine() {
+    let unknown = |change: fn(&mut Reading)| {
+        let mut checks: Vec<_> = with(change);
+        checks.retain(|(_, level, _)| *level == Level::Unknown);
+        let checks = checks.into_iter().map(|(check, ..)| check);
+        checks.collect::<Vec<_>>()
+    };
+    let alone = unknown(|it| (it.status, it.stuck, it.living) = (None, None, None));
+    assert_eq!(alone, ["stuck sagas", "age"]);
+    let empty = unknown(|it| {
+        it.streams.clear();
+        it.routers.clear();
+        it.tasks.clear();
+        it.clock_ahead = None;
+    });
+    assert_eq!(
+        empty,
+        [
+            "replicas",
+            "journals",
+            "tasks",
+            "router",
+            "dead letters",
+            "clocks"
+        ]
+    );
 }
 
 #[test]
@@ -244,7 +288,7 @@ fn the_state_of_tasks_is_told_by_their_consumers() {
 fn a_saga_that_outlives_its_journal_is_told_of() {
     let day = 24 * 3_600 * 1_000_000;
     let findings = with(|reading| {
-        reading.oldest = Some(Timestamp(0));
+        reading.living = Some(listed(&[0]));
         reading.now = Timestamp(8 * day);
     });
     assert_eq!(findings.len(), 1, "{findings:?}");
