@@ -200,6 +200,7 @@ impl Saga {
             has_begun: program.is_ok(),
             limits: start.limits,
             entries: 1,
+            variable_bytes: 0,
             outcome: None,
         });
         if let Ok(program) = program {
@@ -425,8 +426,9 @@ impl Turn<'_> {
                 }
                 self.cancel(reason);
             }
+            // Of what it did after its pivot, if it has passed one: before that there is nothing left.
             Control::Undo { reason } => {
-                if self.run.ending.is_some() || self.run.is_past_pivot {
+                if self.run.ending.is_some() {
                     self.effects.ignored = Some(Ignored::NotApplicable);
                     return;
                 }

@@ -94,8 +94,19 @@ pub struct Run {
     /// How many entries it has taken in that count.
     #[serde(default)]
     pub(super) entries: u64,
+    /// How many bytes of JSON its variables have together.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) variable_bytes: u64,
     /// Set once the saga has ended.
     pub(super) outcome: Option<Outcome>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Why a saga turns back.
@@ -128,6 +139,9 @@ pub(super) struct Scope {
     pub(super) attempt: u32,
     /// Attempts whose outcome is unknown.
     pub(super) unknown: BTreeSet<u32>,
+    /// The arguments that the last attempt got, if its undo may need them and they were computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) arguments: Option<Arc<Value>>,
     pub(super) activity: Activity,
     /// Variables of this scope; those of the scopes around it are seen through it.
     pub(super) variables: Map<String, Value>,
@@ -452,6 +466,7 @@ impl Scope {
             step: None,
             attempt: 0,
             unknown: BTreeSet::new(),
+            arguments: None,
             activity: Activity::Moving,
             variables: Map::new(),
             undo: Vec::new(),
