@@ -267,6 +267,7 @@ impl<'a> Stage<'a> {
             command,
             outcome,
             holds: false,
+            past_pivot: false,
         };
         self.world.push(saga, Entry::Child(child));
     }

@@ -193,6 +193,7 @@ impl Saga {
             pending: BTreeMap::new(),
             ending: None,
             is_past_pivot: false,
+            has_pivoted_items: false,
             has_undone: false,
             unresolved: BTreeSet::new(),
             broken: None,

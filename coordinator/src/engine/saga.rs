@@ -54,6 +54,10 @@ pub(super) struct Buffered {
 }
 
 /// A saga that has started.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and all are stored by name"
+)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     pub(super) id: RunId,
@@ -76,6 +80,9 @@ pub struct Run {
     pub(super) ending: Option<Ending>,
     /// Whether a step that only goes forward has succeeded.
     pub(super) is_past_pivot: bool,
+    /// Whether one has in an item of a distributed Map.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) has_pivoted_items: bool,
     /// Whether anything was undone.
     pub(super) has_undone: bool,
     /// Attempts of steps that were undone before their outcome was known: a late answer is recorded.
@@ -372,6 +379,11 @@ impl Run {
                 Activity::Undoing(track) => track.awaits(command.effect.step, command.attempt),
                 _ => false,
             })
+    }
+
+    /// Whether some of what it did cannot be undone any more.
+    pub(super) fn stands_in_part(&self) -> bool {
+        self.is_past_pivot || self.has_pivoted_items
     }
 
     /// Whether it waits for nothing, and has nothing to undo.

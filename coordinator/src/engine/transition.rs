@@ -472,7 +472,7 @@ impl<'a> Turn<'a> {
                     self.state_of(number).map(|state| &state.kind),
                     Some(Kind::Compensate)
                 );
-                let status = match (is_undone, self.run.is_past_pivot) {
+                let status = match (is_undone, self.run.stands_in_part()) {
                     (false, _) => SagaStatus::Succeeded,
                     (true, false) => SagaStatus::Compensated,
                     (true, true) => {
@@ -518,7 +518,7 @@ impl<'a> Turn<'a> {
             return;
         };
         // What was done up to the pivot stands.
-        let is_all_undone = self.run.has_undone && !self.run.is_past_pivot;
+        let is_all_undone = self.run.has_undone && !self.run.stands_in_part();
         let status = match (ending.is_canceled, is_all_undone) {
             (true, _) => SagaStatus::Canceled,
             (false, true) => SagaStatus::Compensated,
@@ -531,6 +531,11 @@ impl<'a> Turn<'a> {
         });
     }
 
+    /// Whether what this item of a distributed Map did cannot all be undone.
+    fn is_past_pivot_as_item(&self) -> bool {
+        self.run.part.is_some() && self.run.stands_in_part()
+    }
+
     /// The saga has ended; whoever waits for it, and everybody else, is told.
     fn end_saga(&mut self, outcome: Outcome) {
         if let Some(parent) = self.run.parent.clone() {
@@ -538,6 +543,7 @@ impl<'a> Turn<'a> {
                 parent,
                 outcome: outcome.clone(),
                 holds: false,
+                past_pivot: self.is_past_pivot_as_item(),
             });
         }
         self.close(outcome);
@@ -551,6 +557,7 @@ impl<'a> Turn<'a> {
                 parent,
                 outcome: succeeded(Arc::clone(&output)),
                 holds: true,
+                past_pivot: self.is_past_pivot_as_item(),
             });
         }
         self.tell(0, Happening::Held);
@@ -599,7 +606,7 @@ impl<'a> Turn<'a> {
 /// How a saga ends that has undone what it did since its pivot, because a state says so.
 fn undone_in_part(state: &str) -> Outcome {
     let cause = format!(
-        "the state '{state}' undid what was done since the pivot; what was done before stands"
+        "the state '{state}' undid what could be undone; what was done up to a pivot stands"
     );
     Outcome {
         status: SagaStatus::Failed,

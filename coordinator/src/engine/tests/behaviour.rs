@@ -182,6 +182,7 @@ States:
                 failure: Some(Failure::new(error, "")),
             },
             holds: false,
+            past_pivot: false,
         }));
         let undo = play.command("undo-a");
         play.succeed(undo, json!(null));

@@ -44,6 +44,7 @@ impl Play {
                 failure: (!is_succeeded).then(|| Failure::new("Broken", "")),
             },
             holds: false,
+            past_pivot: false,
         }))
     }
 

@@ -290,6 +290,7 @@ fn what_an_item_did_behind_its_pivot_is_undone_when_the_saga_turns_back() {
         echo(command)
     });
     assert_eq!(show.error(), "Broken");
+    assert_eq!(show.status(), SagaStatus::Failed, "not all is undone");
     assert_eq!(show.tasks("undo-last").len(), 2);
     assert!(show.tasks("undo").is_empty(), "what came before it stands");
 }
@@ -304,8 +305,15 @@ fn an_item_behind_its_pivot_turns_back_when_its_map_breaks_off() {
         }
     });
     assert_eq!(show.error(), "States.ExceedToleratedFailureThreshold");
+    assert_eq!(show.status(), SagaStatus::Failed);
     assert_eq!(show.tasks("undo-last"), [&json!(1)]);
-    assert_eq!(show.ended.len(), 2);
+    let mut ended: Vec<_> = show
+        .ended
+        .iter()
+        .map(|(_, outcome)| outcome.status)
+        .collect();
+    ended.sort_by_key(ToString::to_string);
+    assert_eq!(ended, [SagaStatus::Canceled, SagaStatus::Failed]);
 }
 
 #[test]
