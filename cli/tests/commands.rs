@@ -340,6 +340,52 @@ cases:
     expect: { status: succeeded, output: [1, 2] }
 ";
 
+const CHILD: &str = r#"
+Extensions: [saga/1]
+QueryLanguage: JSONata
+StartAt: A
+States:
+  A:
+    Type: Task
+    Resource: saga:other
+    Key: '{% "k" %}'
+    TimeoutSeconds: 60
+    Retry: [ { ErrorEquals: [Busy], MaxAttempts: 1 } ]
+    End: true
+"#;
+
+const CHILD_CASES: &str = "
+definition: child.yaml
+cases:
+  - name: the key is taken
+    answers:
+      A: [ { error: Busy }, { output: 1 } ]
+    expect: { status: failed, error: Dirigent.ChildNotStarted }
+  - name: a child that does not end turns back
+    answers:
+      A: { silent: true }
+    expect: { status: failed, error: States.Timeout }
+";
+
+#[tokio::test]
+async fn a_child_is_rehearsed_as_the_broker_would_have_it() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("child.yaml"), CHILD).unwrap();
+    std::fs::write(directory.path().join("child.test.yaml"), CHILD_CASES).unwrap();
+    let person = Person {
+        directory: directory.path(),
+        url: "nats://127.0.0.1:1".to_owned(),
+    };
+    let said = person.types("test child.test.yaml").await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let said = person.types("check child.yaml").await;
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        format!("{said:?}").contains("finds its key taken"),
+        "{said:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_definition_is_rehearsed_without_a_broker() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/examples/definitions");

@@ -31,7 +31,8 @@ pub const ITEM_READER_FAILED: &str = "States.ItemReaderFailed";
 pub const RESULT_WRITER_FAILED: &str = "States.ResultWriterFailed";
 /// An expression could not be evaluated.
 pub const QUERY_EVALUATION_ERROR: &str = "States.QueryEvaluationError";
-/// An input or output is larger than [`crate::limits::SagaLimits::payload`].
+/// An input, an output or a variable is larger than [`crate::limits::SagaLimits::payload`], or all variables
+/// together than [`crate::limit::VARIABLES_BYTES`].
 pub const DATA_LIMIT_EXCEEDED: &str = "States.DataLimitExceeded";
 /// The saga failed in a way that no state can handle.
 pub const RUNTIME: &str = "States.Runtime";

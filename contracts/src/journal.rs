@@ -200,6 +200,10 @@ pub struct Child {
     /// Whether the child has done what may have to be undone, and waits to be told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub holds: bool,
+    /// Whether the child is an item of a distributed Map that has passed a pivot: what it did until then
+    /// cannot be undone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub past_pivot: bool,
 }
 
 impl Body for Child {
@@ -306,6 +310,7 @@ mod tests {
                         failure: Some(Failure::new("E", "why")),
                     },
                     holds: false,
+                    past_pivot: false,
                 }),
             ),
         ]

@@ -37,7 +37,7 @@ pub const DEFINITION_NODES: usize = 200_000;
 pub const DEPTH: usize = 128;
 /// How long a Task may run when it does not say: the 99,999,999 s of Step Functions.
 pub const TASK_TIMEOUT: Duration = Duration::from_secs(99_999_999);
-/// How long one attempt of a compensation may run when its definition does not say.
+/// How long one attempt of a compensation may run when its definition does not say, unless it is a saga.
 pub const COMPENSATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an undo waits for the answer of an attempt that was abandoned while it ran.
 pub const SETTLE_TIME: Duration = Duration::from_secs(10);
@@ -48,7 +48,12 @@ pub const BUFFERED_EVENTS: usize = 64;
 /// Most entries that wait in a saga which cannot be folded until it can; further ones are passed over.
 pub const MISSED_ENTRIES: usize = 1_000;
 /// State transitions that one journal entry may cause: a loop without a step ends here.
-pub const TRANSITIONS_PER_ENTRY: usize = 25_000;
+pub const TRANSITIONS_PER_ENTRY: u64 = 25_000;
+/// How many more it may cause for each branch or iteration that there is, of which as many count as
+/// [`crate::limits::SagaLimits::inline_map_items`] says.
+pub const TRANSITIONS_PER_SCOPE: u64 = 10;
+/// Most bytes of JSON that all variables of a saga have together: the 10 MiB of Step Functions.
+pub const VARIABLES_BYTES: u64 = 10 * 1_048_576;
 /// Longest name of an error that a worker sends, in bytes: the 256 characters of Step Functions.
 pub const ERROR_NAME_BYTES: usize = 256;
 /// Longest cause of an error that a worker sends, and longest reason that an operator gives, in bytes: the

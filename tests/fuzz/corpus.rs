@@ -198,6 +198,7 @@ fn entries(address: &SagaAddress, start: &Record, command: CommandId) -> Vec<(En
                     failure: None,
                 },
                 holds: true,
+                past_pivot: true,
             }),
         ),
     ]

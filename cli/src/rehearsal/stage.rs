@@ -2,6 +2,7 @@
 
 use super::script::Case;
 use dirigent_contracts::{
+    error_name,
     history::{Happening, HistoryEvent},
     id::{CommandId, DefinitionDigest, SagaAddress},
     journal::{Child, Entry, EventEntry, Start},
@@ -41,6 +42,8 @@ pub(super) struct Stage<'a> {
     world: Offline<'a>,
     /// How many answers each state has had.
     given: BTreeMap<String, usize>,
+    /// The children that were started; with who waits for it, while one has not ended.
+    children: BTreeMap<SagaAddress, Option<(SagaAddress, CommandId)>>,
     played: Played,
 }
 
@@ -56,6 +59,7 @@ impl<'a> Stage<'a> {
             address: address.clone(),
             world: Offline::new(program, BEGIN),
             given: BTreeMap::new(),
+            children: BTreeMap::new(),
             played: Played {
                 outcome: None,
                 history: Vec::new(),
@@ -100,8 +104,12 @@ impl<'a> Stage<'a> {
                         failure: None,
                     });
                 }
-                Happening::ChildStarted { state, command, .. } => {
-                    self.child(step.saga.clone(), state, *command);
+                Happening::ChildStarted {
+                    state,
+                    command,
+                    child,
+                } => {
+                    self.child(step.saga.clone(), state, *command, child);
                 }
                 Happening::Stuck { failure, .. } => {
                     self.played.outcome.get_or_insert(Outcome {
@@ -125,6 +133,7 @@ impl<'a> Stage<'a> {
                 Effect::Store {
                     command, request, ..
                 } => self.store(step.saga.clone(), command, &request),
+                Effect::CancelChild { child, .. } => self.cancel_child(&child),
                 Effect::Ended { outcome, .. } => {
                     self.played.outcome.get_or_insert(outcome);
                 }
@@ -223,24 +232,42 @@ impl<'a> Stage<'a> {
         self.world.push(saga, Entry::Reply(reply));
     }
 
-    fn child(&mut self, saga: SagaAddress, state: &str, command: CommandId) {
+    fn child(&mut self, saga: SagaAddress, state: &str, command: CommandId, child: &SagaAddress) {
+        if self.children.contains_key(child) {
+            let cause = format!("the saga {child} was started before: a key can be used once");
+            let failure = Failure::new(error_name::CHILD_NOT_STARTED, cause);
+            return self.child_ends(saga, command, failed(SagaStatus::Failed, failure));
+        }
         let outcome = match self.answer(state) {
             Some(TaskResult::Succeeded { output }) => Outcome {
                 status: SagaStatus::Succeeded,
                 output: Some(output),
                 failure: None,
             },
-            Some(TaskResult::Failed { failure, .. }) => Outcome {
-                status: SagaStatus::Compensated,
-                output: None,
-                failure: Some(failure),
-            },
-            Some(TaskResult::Heartbeat) | None => return,
+            Some(TaskResult::Failed { failure, .. }) => failed(SagaStatus::Compensated, failure),
+            Some(TaskResult::Heartbeat) | None => {
+                self.children.insert(child.clone(), Some((saga, command)));
+                return;
+            }
         };
+        self.children.insert(child.clone(), None);
+        self.child_ends(saga, command, outcome);
+    }
+
+    /// A child that has not ended turns back at once.
+    fn cancel_child(&mut self, child: &SagaAddress) {
+        if let Some((saga, command)) = self.children.get_mut(child).and_then(Option::take) {
+            let failure = Failure::new(error_name::CANCELED, "");
+            self.child_ends(saga, command, failed(SagaStatus::Canceled, failure));
+        }
+    }
+
+    fn child_ends(&mut self, saga: SagaAddress, command: CommandId, outcome: Outcome) {
         let child = Child {
             command,
             outcome,
             holds: false,
+            past_pivot: false,
         };
         self.world.push(saga, Entry::Child(child));
     }
@@ -254,5 +281,13 @@ impl<'a> Stage<'a> {
             };
             self.world.push(saga, Entry::Event(event));
         }
+    }
+}
+
+fn failed(status: SagaStatus, failure: Failure) -> Outcome {
+    Outcome {
+        status,
+        output: None,
+        failure: Some(failure),
     }
 }

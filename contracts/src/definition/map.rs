@@ -48,7 +48,7 @@ impl Reader {
             items_path: self
                 .problems
                 .path_field(place.get("ItemsPath").filter(|_| is_path)),
-            items: items.map(|place| self.items(&place)),
+            items: items.map(|place| self.items(&place, is_distributed)),
             item_reader: place
                 .get("ItemReader")
                 .map(|place| self.item_reader(&place, language)),
@@ -70,11 +70,14 @@ impl Reader {
         }
     }
 
-    fn items(&mut self, place: &Place<'_>) -> serde_json::Value {
+    fn items(&mut self, place: &Place<'_>, is_distributed: bool) -> serde_json::Value {
         match place.node.content {
             Content::String(_) => {
                 let _ = self.problems.expression(place);
                 place.node.to_json()
+            }
+            Content::Object(_) if is_distributed => {
+                self.problems.template(place, QueryLanguage::Jsonata)
             }
             Content::Array(_) => self.problems.template(place, QueryLanguage::Jsonata),
             _ => {

@@ -288,9 +288,9 @@ pub struct Compensation {
     /// `Resource`: a task (not one that waits for a token), an event to publish, or a saga.
     pub resource: Resource,
     /// `Arguments` (JSONata mode) or `Parameters` (JSONPath mode): evaluated when the step
-    /// succeeds. If absent, the undo gets the step's own arguments.
+    /// succeeds. If absent, the undo gets the arguments that the step's last attempt got.
     pub arguments: Option<Value>,
-    /// `TimeoutSeconds` of one attempt.
+    /// `TimeoutSeconds` of one attempt. If absent, a saga has no other time than its own.
     pub timeout_seconds: Option<u64>,
     /// `Retry`; empty: the generous default.
     pub retry: Vec<Retrier>,

@@ -55,7 +55,7 @@ impl Reader {
                 .is_some_and(|field| self.problems.boolean(&field)),
             key: place
                 .get("Key")
-                .and_then(|field| self.key(&field, &resource)),
+                .and_then(|field| self.key(place, &field, &resource)),
             transition: self.transition(place, WHAT),
             resource,
         }
@@ -130,7 +130,7 @@ impl Reader {
     }
 
     /// `Key`: of an awaited event, or of a child saga.
-    fn key(&mut self, field: &Place<'_>, resource: &Resource) -> Option<String> {
+    fn key(&mut self, task: &Place<'_>, field: &Place<'_>, resource: &Resource) -> Option<String> {
         if !matches!(resource.action, Action::Await { .. } | Action::Saga { .. }) {
             self.problems
                 .misplaced(
@@ -140,6 +140,22 @@ impl Reader {
                 )
                 .label("this resource has no key");
             return None;
+        }
+        if matches!(resource.action, Action::Saga { .. })
+            && let Some(retry) = task.get("Retry")
+        {
+            self.problems
+                .warning(
+                    "taken-key",
+                    &retry,
+                    "a second attempt finds its key taken by the child of the first",
+                )
+                .label("only a step without `Key` can be tried again")
+                .help(format!(
+                    "leave out `Key`, which gives each attempt a key of its own, or let the child \
+                     try again; another attempt fails with `{}`",
+                    error_name::CHILD_NOT_STARTED
+                ));
         }
         self.problems.expression(field)
     }

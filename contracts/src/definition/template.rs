@@ -364,11 +364,23 @@ impl Problems {
 
 /// True for a path with a wildcard, a descent, a slice, a filter or a list.
 fn is_wide(path: &str) -> bool {
-    // Names in quotes may hold any character.
-    let outside = path.split('\'').step_by(2);
-    outside
-        .into_iter()
-        .any(|piece| piece.contains("..") || piece.contains(['*', '?', '@', ':', ',']))
+    let (mut chars, mut quote, mut last) = (path.chars(), None, ' ');
+    while let Some(char) = chars.next() {
+        match (quote, char) {
+            // Behind a backslash, and in quotes, any character is one of a name.
+            (_, '\\') => {
+                chars.next();
+            }
+            (Some(opened), _) if char == opened => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(char),
+            (None, '*' | '?' | '@' | ':' | ',') => return true,
+            (None, '.') if last == '.' => return true,
+            (None, _) => {}
+        }
+        last = char;
+    }
+    false
 }
 
 /// The variable that a field of `Assign` sets.
@@ -432,6 +444,31 @@ mod tests {
         }
         for text in ["", "x", "a {% b %} c", "{ % }", " {% $x %} "] {
             assert_eq!(braces(text), Braces::Text, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_reference_path_names_one_place_whatever_the_names_look_like() {
+        for path in [
+            "$.a.b[0]",
+            "$['a:b']",
+            r#"$["a:b"]"#,
+            r#"$["it's, all"]['"*"']"#,
+            r"$['a\'b,c']",
+            r"$.foo\@bar.baz\[\[.\?pretty",
+        ] {
+            assert!(!is_wide(path), "{path}");
+        }
+        for path in [
+            "$..a",
+            "$.*",
+            "$[0,1]",
+            "$[0:1]",
+            "$[?(@.a)]",
+            "$['a','b']",
+            "$['a']..b",
+        ] {
+            assert!(is_wide(path), "{path}");
         }
     }
 

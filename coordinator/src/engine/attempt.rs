@@ -5,15 +5,15 @@
 
 use super::{
     effect::{Effect, Ignored},
-    evaluation::{Sight, Subject, failure},
-    program::{Action, Kind, State, Task},
+    evaluation::{Sight, Subject, failure, json_bytes},
+    program::{Action, Compensation, Kind, State, Task},
     saga::{Activity, Attempt, AttemptKind, Buffered},
     turn::Turn,
     undo::{Doubt, Undo, UndoStep},
 };
 use crate::expression::Environment;
 use dirigent_contracts::{
-    definition::model::Retrier,
+    definition::model::{QueryLanguage, Retrier},
     error_name,
     history::{Attempted, Happening},
     id::{CommandId, SagaAddress, SagaKey},
@@ -25,8 +25,11 @@ use dirigent_contracts::{
     task::{CallbackToken, Command, Direction, TaskResult, Timing},
     time::Timestamp,
 };
-use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+/// The field that the arguments of an undo stand in, for messages.
+pub(super) const COMPENSATE: &str = "Compensate";
 
 impl<'a> Turn<'a> {
     pub(super) fn begin_attempt(
@@ -68,6 +71,12 @@ impl<'a> Turn<'a> {
         let input = self.effective_input(number, state)?;
         let arguments = self.arguments(number, state, &input, subject)?;
         self.check_size(state, &arguments)?;
+        if task.compensate.is_some()
+            && state.data.arguments.is_some()
+            && let Some(scope) = self.scope_mut(number)
+        {
+            scope.arguments = Some(Arc::clone(&arguments));
+        }
         if let Some(credentials) = &task.credentials {
             self.template(number, state, credentials, &input, subject, "Credentials")?;
         }
@@ -340,6 +349,7 @@ impl<'a> Turn<'a> {
             Some(Kind::Task(task))
                 if matches!(task.action, Action::Task { waits_for_token: true, .. })
         );
+        let is_doubtful = leaves_doubt(self.state_of(number), &result);
         let name = self.state_name(number);
         let of = self.attempted(number);
         let Some(scope) = self.scope_mut(number) else {
@@ -381,6 +391,7 @@ impl<'a> Turn<'a> {
                         },
                     );
                     self.tell_abandoned(number);
+                    self.cancel_child(number, "an earlier attempt has succeeded");
                 }
                 self.tell(
                     number,
@@ -398,12 +409,8 @@ impl<'a> Turn<'a> {
                 );
                 self.finish(number, &output);
             }
-            (TaskResult::Failed { failure, retryable }, Activity::Attempt(attempt))
-                if is_current =>
-            {
-                // A child tells how it ended, whatever the name of the error that ended it.
-                let is_child = matches!(attempt.kind, AttemptKind::Child(_));
-                if !is_child && leaves_doubt(&failure) {
+            (TaskResult::Failed { failure, retryable }, Activity::Attempt(_)) if is_current => {
+                if is_doubtful {
                     scope.unknown.insert(command.attempt);
                 }
                 let told = failure.clone();
@@ -423,7 +430,7 @@ impl<'a> Turn<'a> {
                 self.fail(number, failure, retryable);
             }
             (TaskResult::Failed { .. }, Activity::Attempt(_) | Activity::Until(_))
-                if scope.unknown.remove(&command.attempt) =>
+                if !is_doubtful && scope.unknown.remove(&command.attempt) =>
             {
                 self.tell(
                     number,
@@ -434,6 +441,18 @@ impl<'a> Turn<'a> {
                 );
             }
             _ => self.effects.ignored = Some(Ignored::NotPending),
+        }
+    }
+
+    /// The child that a scope waits for, if it waits for one, is not needed any more.
+    fn cancel_child(&mut self, number: u32, reason: &str) {
+        if let Some(Activity::Attempt(Attempt {
+            kind: AttemptKind::Child(child),
+            ..
+        })) = self.scope(number).map(|scope| &scope.activity)
+        {
+            let (child, reason) = (child.clone(), reason.to_owned());
+            self.ask(Effect::CancelChild { child, reason });
         }
     }
 
@@ -522,10 +541,8 @@ impl<'a> Turn<'a> {
         let in_flight = scope.attempt;
         scope.attempt = 0;
         let mut unknown = std::mem::take(&mut scope.unknown);
+        let arguments = scope.arguments.take();
         let activity = std::mem::replace(&mut scope.activity, Activity::Moving);
-        let machine = scope.machine;
-        let state_number = scope.state;
-        let input = Arc::clone(&scope.input);
         self.run.pending.remove(&step);
         let Kind::Task(task) = &state.kind else {
             return;
@@ -565,73 +582,105 @@ impl<'a> Turn<'a> {
                 .unresolved
                 .extend(unknown.iter().map(|attempt| effect.command(*attempt)));
         }
-        let undo = match result {
-            Some(result) if task.compensate.is_some() => Some(UndoStep {
-                machine,
-                state: state_number,
-                step,
-                input: self.undo_input(number, state, task, Some(result)),
-                doubt: None,
-            }),
-            None if is_undoable && !unknown.is_empty() => Some(UndoStep {
-                machine,
-                state: state_number,
-                step,
-                input: self.undo_input(number, state, task, None),
-                doubt: Some(Doubt {
-                    attempts: unknown,
-                    settles_at,
-                    input,
-                    variables: Sight {
-                        run: self.run,
-                        scope: number,
-                    }
-                    .flatten(),
-                }),
-            }),
-            _ => None,
+        let is_to_be_undone = match result {
+            Some(_) => task.compensate.is_some(),
+            None => is_undoable && !unknown.is_empty(),
         };
-        if let Some(scope) = self.scope_mut(number) {
-            scope
-                .undo
-                .extend(undo.map(|step| Undo::Step(Box::new(step))));
+        if is_to_be_undone {
+            let undo = self.undo_step(number, state, task, (step, arguments), result);
+            let undo = match result {
+                Some(_) => undo,
+                None => UndoStep {
+                    doubt: Some(self.doubt(number, state, task, unknown, settles_at)),
+                    ..undo
+                },
+            };
+            if let Some(scope) = self.scope_mut(number) {
+                scope.undo.push(Undo::Step(Box::new(undo)));
+            }
         }
         if result.is_some() && task.is_pivot {
             self.pass_pivot(number, state);
         }
     }
 
-    /// The input of a step's undo: its own arguments; if they cannot be evaluated, because they
-    /// speak of a result that is not known, those that the step itself got.
-    fn undo_input(
+    /// How a step is to be undone, with the arguments that its last attempt got.
+    fn undo_step(
         &mut self,
         number: u32,
         state: &State,
         task: &Task,
+        (step, arguments): (u32, Option<Arc<Value>>),
         result: Option<&Arc<Value>>,
-    ) -> Arc<Value> {
+    ) -> UndoStep {
+        let (machine, state_number) = self
+            .scope(number)
+            .map_or((0, 0), |scope| (scope.machine, scope.state));
+        let mut undo = UndoStep {
+            machine,
+            state: state_number,
+            step,
+            input: Arc::new(Value::Null),
+            unfit: None,
+            doubt: None,
+        };
         let Some(compensation) = &task.compensate else {
-            return Arc::new(Value::Null);
+            return undo;
         };
         let input = self.effective_input(number, state).unwrap_or_default();
-        let subject = Subject {
-            result: result.map(|value| &**value),
-            ..Subject::default()
-        };
-        if let Some(template) = &compensation.arguments {
-            let seen = match (state.language, result) {
-                (dirigent_contracts::definition::model::QueryLanguage::JsonPath, Some(result)) => {
-                    with_result(&input, result)
-                }
-                _ => Arc::clone(&input),
+        let evaluated = compensation.arguments.as_ref().map(|template| {
+            let subject = Subject {
+                result: result.map(|value| &**value),
+                ..Subject::default()
             };
-            let evaluated = self.template(number, state, template, &seen, subject, "Compensate");
-            if let Ok(value) = evaluated {
-                return Arc::new(value);
+            let seen = seen_by_undo(state, &input, result);
+            self.template(number, state, template, &seen, subject, COMPENSATE)
+        });
+        match evaluated {
+            // They may speak of a result that is not known: then it gets what the step got.
+            None => undo.input = arguments.unwrap_or(input),
+            Some(Err(_)) if result.is_none() => undo.input = arguments.unwrap_or(input),
+            Some(evaluated) => {
+                let most = self.run.limits.payload;
+                match evaluated.and_then(|value| undo_input(state, value, most)) {
+                    Ok(value) => undo.input = value,
+                    Err(failure) => {
+                        self.tell_evaluation_failed(number, state, &failure);
+                        undo.unfit = Some(failure);
+                    }
+                }
             }
         }
-        self.arguments(number, state, &input, Subject::default())
-            .unwrap_or(input)
+        undo
+    }
+
+    /// What is kept of a step whose outcome is not known.
+    fn doubt(
+        &mut self,
+        number: u32,
+        state: &State,
+        task: &Task,
+        attempts: BTreeSet<u32>,
+        settles_at: Timestamp,
+    ) -> Doubt {
+        let mut doubt = Doubt {
+            attempts,
+            settles_at,
+            input: Arc::new(Value::Null),
+            variables: Map::new(),
+            context: Value::Null,
+        };
+        let has_arguments = |of: &Compensation| of.arguments.is_some();
+        if task.compensate.as_ref().is_some_and(has_arguments) {
+            doubt.input = self.effective_input(number, state).unwrap_or_default();
+            let sight = Sight {
+                run: self.run,
+                scope: number,
+            };
+            doubt.variables = sight.flatten();
+            doubt.context = self.context_without_input(number, state);
+        }
+        doubt
     }
 
     fn pass_pivot(&mut self, number: u32, state: &State) {
@@ -669,9 +718,34 @@ impl Turn<'_> {
     }
 }
 
-/// In `JSONPath` mode an undo's parameters see the step's input with the result beside it.
-pub(super) fn with_result(input: &Value, result: &Value) -> Arc<Value> {
-    Arc::new(json!({ "input": input, "result": result }))
+/// What the arguments of an undo are evaluated against: in `JSONPath` mode the step's input, with the
+/// result beside it if there is one.
+pub(super) fn seen_by_undo(
+    state: &State,
+    input: &Arc<Value>,
+    result: Option<&Arc<Value>>,
+) -> Arc<Value> {
+    match (state.language, result) {
+        (QueryLanguage::Jsonata, _) => Arc::clone(input),
+        (QueryLanguage::JsonPath, None) => Arc::new(json!({ "input": input })),
+        (QueryLanguage::JsonPath, Some(result)) => {
+            Arc::new(json!({ "input": input, "result": result }))
+        }
+    }
+}
+
+/// What an undo gets, if that is not too large.
+pub(super) fn undo_input(state: &State, value: Value, most: u64) -> Result<Arc<Value>, Failure> {
+    let bytes = json_bytes(&value);
+    if bytes as u64 <= most {
+        return Ok(Arc::new(value));
+    }
+    let message = format!(
+        "The arguments of the undo of the state '{}' have {bytes} bytes, and may have {most}: the \
+         limit `payload`",
+        state.name
+    );
+    Err(Failure::new(error_name::DATA_LIMIT_EXCEEDED, message))
 }
 
 /// Why a child did not succeed.
@@ -686,15 +760,23 @@ pub(super) fn failure_of(outcome: &Outcome) -> Failure {
     }
 }
 
-/// Whether work may have been done although the attempt failed. A command for which one owner found no
-/// room may have been published by another, in the moment in which a partition has two.
-fn leaves_doubt(failure: &Failure) -> bool {
-    [
+/// Whether work may have been done although the attempt of a state failed. A command for which one owner
+/// found no room may have been published by another, in the moment in which a partition has two. A child
+/// tells how it ended, whatever the name of the error that ended it.
+pub(super) fn leaves_doubt(state: Option<&State>, result: &TaskResult) -> bool {
+    let TaskResult::Failed { failure, .. } = result else {
+        return false;
+    };
+    let is_child = matches!(
+        state.map(|state| &state.kind),
+        Some(Kind::Task(task)) if matches!(task.action, Action::Saga { .. })
+    );
+    let names = [
         error_name::WORKER_PANIC,
         error_name::POISON_COMMAND,
         error_name::QUEUE_FULL,
-    ]
-    .contains(&failure.error.as_str())
+    ];
+    !is_child && names.contains(&failure.error.as_str())
 }
 
 /// The pause before another attempt: the interval, grown by the backoff rate for each retry so far,

@@ -312,7 +312,7 @@ impl<'a> Turn<'a> {
 
     /// A branch or an iteration has ended well.
     pub(super) fn end_member(&mut self, number: u32, slot: Slot, output: Arc<Value>) {
-        let Some(member) = self.run.scopes.remove(&number) else {
+        let Some(member) = self.remove_scope(number) else {
             return;
         };
         let Some(state) = self.state_of(slot.scope) else {
@@ -408,12 +408,13 @@ impl<'a> Turn<'a> {
     pub(super) fn fail_member(&mut self, number: u32, slot: Slot, failure: Failure) {
         let undo = self.abort(number);
         let since = self.opened_at(number);
-        self.run.scopes.remove(&number);
+        self.remove_scope(number);
         self.tell_member_ended(number, slot, since, Some(failure.clone()), false);
         let Some(state) = self.state_of(slot.scope) else {
             return;
         };
         let name = state.name.to_string();
+        let is_counted = matches!(&state.kind, Kind::Map(map) if map.has_tolerance());
         let Some(around) = self.scope_mut(slot.scope) else {
             return;
         };
@@ -428,7 +429,6 @@ impl<'a> Turn<'a> {
                 iterations.undo[slot.index as usize] = undo;
                 iterations.failed += 1;
                 let is_tolerated = iterations.failed <= iterations.tolerated;
-                let is_counted = iterations.tolerated > 0;
                 let index = u64::from(slot.index);
                 self.tell(
                     slot.scope,
@@ -484,7 +484,7 @@ impl<'a> Turn<'a> {
             let is_iteration = self.scope(member).is_some_and(|scope| scope.item.is_some());
             let undo = self.abort_before(member, &turns);
             let since = self.opened_at(member);
-            self.run.scopes.remove(&member);
+            self.remove_scope(member);
             let Some(slot) = slot else { continue };
             self.tell_member_ended(member, slot, since, None, true);
             stacks[slot.index as usize] = undo;

@@ -1,11 +1,11 @@
 //! The tests of a Choice in `JSONPath` mode: 39 comparison operators with And, Or and Not.
 
 use super::{
-    evaluation::{Sight, Subject, parse_instant, path_failure},
+    evaluation::{Subject, parse_instant, path_failure},
     program::{Operand, State, Test},
     turn::Turn,
 };
-use crate::expression::{Path, PathError, Scope};
+use crate::expression::{Path, PathError};
 use dirigent_contracts::{definition::model::Comparison, outcome::Failure};
 use serde_json::Value;
 use std::{cmp::Ordering, sync::Arc};
@@ -67,12 +67,8 @@ impl<'a> Turn<'a> {
         path: &Path,
         input: &Value,
     ) -> Result<Value, PathError> {
-        let context = self.context(scope, state, Subject::default());
-        let sight = Sight {
-            run: self.run,
-            scope,
-        };
-        path.select(&Scope::new(input, &context, &sight))
+        let subject = Subject::default();
+        self.look(scope, state, input, subject, |seen, _| path.select(seen))
     }
 }
 

@@ -1,17 +1,17 @@
 //! Undoing: tracks are driven until each waits for an answer, a pause, or a person.
 
 use super::{
-    attempt::{backoff, with_result},
+    attempt::{COMPENSATE, backoff, leaves_doubt, seen_by_undo, undo_input},
     effect::{Effect, Ignored},
-    evaluation::template_apart,
+    evaluation::{EXECUTION, template_failure},
     program::{Action, Compensation, Kind, State},
     saga::Activity,
     transition::{after_last_attempt, is_last_attempt, matches},
     turn::{Turn, Work},
     undo::{Current, Doubt, Track, Undo, UndoPhase, UndoStep, Undoing, doubtful_in, steps_of},
 };
+use crate::expression::{Environment, Scope};
 use dirigent_contracts::{
-    definition::model::QueryLanguage,
     error_name,
     history::{Attempted, Happening},
     id::{CommandId, SagaAddress, SagaKey},
@@ -150,7 +150,7 @@ impl<'a> Turn<'a> {
             rests_since: None,
         };
         self.run.has_undone = true;
-        if let Action::Publish { subject } = &compensation.action {
+        if let (Action::Publish { subject }, None) = (&compensation.action, &undoing.of.unfit) {
             let id = self.effect_id(step);
             self.publish(scope, subject, id, Arc::clone(&undoing.of.input));
             self.tell(
@@ -170,6 +170,11 @@ impl<'a> Turn<'a> {
         let Some((state, compensation)) = self.compensation(&undoing.of) else {
             return;
         };
+        if let Some(failure) = undoing.of.unfit.clone() {
+            undoing.phase = UndoPhase::Stuck(failure.clone());
+            self.stuck(scope, state.name.to_string(), failure);
+            return;
+        }
         undoing.attempt += 1;
         let command = self.effect_id(undoing.step).command(undoing.attempt);
         let deadline = self.now + compensation.timeout;
@@ -286,6 +291,13 @@ impl<'a> Turn<'a> {
                     turn.undo_failed(scope, undoing, failure);
                 }
                 TaskResult::Heartbeat => turn.tell(scope, Happening::TaskHeartbeat { command }),
+                TaskResult::Failed { .. } if undoing.closes(command.attempt).is_some() => {
+                    let succeeded = false;
+                    turn.tell(scope, Happening::LateReply { command, succeeded });
+                    if let Some(failure) = undoing.closes(command.attempt).cloned() {
+                        turn.undo_failed(scope, undoing, failure);
+                    }
+                }
                 TaskResult::Failed { .. } => turn.effects.ignored = Some(Ignored::NotPending),
             }
         });
@@ -302,6 +314,17 @@ impl<'a> Turn<'a> {
             }
             Action::Publish { .. } | Action::Await { .. } => None,
         }
+    }
+
+    /// Ends the saga that undoes a step, if one does and is not being ended yet. Whether one does.
+    fn cancel_undoing(&mut self, undoing: &Undoing, reason: &str) -> bool {
+        let is_out = matches!(undoing.phase, UndoPhase::Attempt { .. });
+        let Some(Attempted::Saga(child)) = self.attempted_undo(undoing).filter(|_| is_out) else {
+            return false;
+        };
+        let reason = reason.to_owned();
+        self.ask(Effect::CancelChild { child, reason });
+        true
     }
 
     /// Nobody waits for the answer to an attempt of an undo any more, if one is out.
@@ -426,7 +449,12 @@ impl<'a> Turn<'a> {
                             direction: Direction::Undo,
                         };
                         turn.tell(scope, told);
-                        turn.undo_failed(scope, undoing, failure);
+                        let reason = "the undo that waits for it has timed out";
+                        if turn.cancel_undoing(undoing, reason) {
+                            undoing.phase = UndoPhase::Closing(failure);
+                        } else {
+                            turn.undo_failed(scope, undoing, failure);
+                        }
                     }
                     UndoPhase::Until(at) if at <= due => {
                         let attempt = undoing.attempt + 1;
@@ -490,6 +518,7 @@ impl<'a> Turn<'a> {
             self.hear_unresolved(command, result);
             return;
         };
+        let state = self.program.state(found.machine, found.state);
         let Some(doubt) = &mut found.doubt else {
             return;
         };
@@ -499,21 +528,32 @@ impl<'a> Turn<'a> {
                 return;
             }
             TaskResult::Failed { .. } => {
-                if !doubt.attempts.remove(&command.attempt) {
+                if leaves_doubt(state, result) || !doubt.attempts.remove(&command.attempt) {
                     self.effects.ignored = Some(Ignored::NotPending);
                     return;
                 }
             }
             TaskResult::Succeeded { output } => {
-                let arguments = late_arguments(self.program, found, output, &mut self.environment);
-                if let Some(input) = arguments {
-                    found.input = input;
+                let most = self.run.limits.payload;
+                let arguments = state.and_then(|state| {
+                    let environment = &mut self.environment;
+                    let value = late_arguments(state, doubt, &self.run.input, output, environment)?;
+                    Some(value.and_then(|value| undo_input(state, value, most)))
+                });
+                match arguments {
+                    None => {}
+                    Some(Ok(input)) => found.input = input,
+                    Some(Err(failure)) => found.unfit = Some(failure),
                 }
                 found.doubt = None;
             }
         }
+        let unfit = found.unfit.clone();
         let succeeded = matches!(result, TaskResult::Succeeded { .. });
         self.tell(scope, Happening::LateReply { command, succeeded });
+        if let (Some(state), Some(failure)) = (state, unfit) {
+            self.tell_evaluation_failed(scope, state, &failure);
+        }
         self.drive(scope, |_, _| {});
     }
 
@@ -536,6 +576,7 @@ impl<'a> Turn<'a> {
             Some(Current::Settling(step)) => stack.push(Undo::Step(step)),
             Some(Current::Undoing(undoing)) => {
                 self.tell_undo_abandoned(scope, &undoing);
+                self.cancel_undoing(&undoing, "the undo that waits for it is begun again");
                 self.run.pending.remove(&undoing.step);
                 stack.push(Undo::Step(Box::new(undoing.of)));
             }
@@ -552,24 +593,24 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// The arguments of an undo, evaluated with the result that was learned late.
+/// The arguments of an undo, evaluated with the result that was learned late; `None` if it has none of its own.
 fn late_arguments(
-    program: &super::program::Program,
-    of: &UndoStep,
+    state: &State,
+    doubt: &Doubt,
+    input_of_saga: &Value,
     result: &Arc<Value>,
-    environment: &mut crate::expression::Environment,
-) -> Option<Arc<Value>> {
-    let state = program.state(of.machine, of.state)?;
+    environment: &mut Environment,
+) -> Option<Result<Value, Failure>> {
     let Kind::Task(task) = &state.kind else {
         return None;
     };
     let template = task.compensate.as_ref()?.arguments.as_ref()?;
-    let Doubt {
-        input, variables, ..
-    } = of.doubt.as_ref()?;
-    let seen = match state.language {
-        QueryLanguage::JsonPath => with_result(input, result),
-        QueryLanguage::Jsonata => Arc::clone(input),
-    };
-    template_apart(template, &seen, result, variables, environment).map(Arc::new)
+    let seen = seen_by_undo(state, &doubt.input, Some(result));
+    let mut context = doubt.context.clone();
+    if let Some(execution) = context.get_mut(EXECUTION) {
+        execution["Input"] = input_of_saga.clone();
+    }
+    let scope = Scope::new(&seen, &context, &doubt.variables).with_result(result);
+    let value = template.evaluate(&scope, environment);
+    Some(value.map_err(|error| template_failure(state, COMPENSATE, &error)))
 }

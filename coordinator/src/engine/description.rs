@@ -113,6 +113,9 @@ fn doing(track: &Track, program: Option<&Program>) -> String {
                 UndoPhase::Attempt { .. } => {
                     format!("{state} to be undone, attempt {}", undoing.attempt)
                 }
+                UndoPhase::Closing(_) => {
+                    format!("the saga that undoes {state} to end; it has timed out")
+                }
                 UndoPhase::Until(_) => {
                     format!(
                         "the next attempt to undo {state}, number {}",

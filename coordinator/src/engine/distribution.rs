@@ -623,6 +623,7 @@ impl<'a> Turn<'a> {
         if effect.run != self.run.id {
             return false;
         }
+        self.run.has_pivoted_items |= child.past_pivot;
         let index = attempt.wrapping_sub(1);
         let scope = self.run.pending.get(&effect.step).copied();
         let is_live = scope.and_then(|number| {

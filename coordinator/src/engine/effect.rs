@@ -113,6 +113,8 @@ pub enum Effect {
         outcome: Outcome,
         /// Whether it has done what may have to be undone, and waits to be told.
         holds: bool,
+        /// Whether it is an item that has passed a pivot.
+        past_pivot: bool,
     },
     /// Announce how the saga ended: its outcome record.
     Ended {

@@ -5,15 +5,15 @@
 
 use super::{
     program::{Kind, Quantity, Selection, State, Text},
-    saga::Run,
+    saga::{self, Run},
     turn::Turn,
 };
 use crate::expression::{
-    EvaluationError, Expression, IntrinsicError, Path, PathError, Query, QueryError, Scope,
-    Template, TemplateError, TemplateErrorKind, Variables,
+    Environment, EvaluationError, Expression, IntrinsicError, Path, PathError, Query, QueryError,
+    Scope, Template, TemplateError, TemplateErrorKind, Variables,
 };
 use dirigent_contracts::{
-    definition::model::QueryLanguage, error_name, outcome::Failure, time::Timestamp,
+    definition::model::QueryLanguage, error_name, limit, outcome::Failure, time::Timestamp,
 };
 use serde_json::{Map, Value, json};
 use std::sync::{Arc, LazyLock};
@@ -65,7 +65,9 @@ pub(super) struct Subject<'v> {
     pub(super) item: Option<(u32, &'v Value)>,
 }
 
-static NULL: Value = Value::Null;
+/// The field of the context object that tells of the saga.
+pub(super) const EXECUTION: &str = "Execution";
+
 static EMPTY: LazyLock<Arc<Value>> = LazyLock::new(|| Arc::new(json!({})));
 
 impl Turn<'_> {
@@ -196,7 +198,10 @@ impl Turn<'_> {
             return Ok(Map::new());
         };
         match self.template(scope, state, template, input, subject, "Assign")? {
-            Value::Object(assigned) => Ok(assigned),
+            Value::Object(assigned) => {
+                self.check_variables(scope, state, &assigned)?;
+                Ok(assigned)
+            }
             _ => Ok(Map::new()),
         }
     }
@@ -214,15 +219,10 @@ impl Turn<'_> {
         if let Some(literal) = template.as_literal() {
             return Ok(literal.clone());
         }
-        let context = self.context(scope, state, subject);
-        let sight = Sight {
-            run: self.run,
-            scope,
-        };
-        let seen = view(input, &context, &sight, subject);
-        template
-            .evaluate(&seen, &mut self.environment)
-            .map_err(|error| template_failure(state, field, &error))
+        self.look(scope, state, input, subject, |seen, environment| {
+            template.evaluate(seen, environment)
+        })
+        .map_err(|error| template_failure(state, field, &error))
     }
 
     pub(super) fn expression(
@@ -233,14 +233,11 @@ impl Turn<'_> {
         input: &Value,
         field: &str,
     ) -> Result<Value, Failure> {
-        let context = self.context(scope, state, Subject::default());
-        let sight = Sight {
-            run: self.run,
-            scope,
-        };
-        let seen = view(input, &context, &sight, Subject::default());
-        let value = expression
-            .evaluate(&seen, &mut self.environment)
+        let subject = Subject::default();
+        let value = self
+            .look(scope, state, input, subject, |seen, environment| {
+                expression.evaluate(seen, environment)
+            })
             .map_err(|error| expression_failure(state, field, expression.source(), &error))?;
         value.ok_or_else(|| undefined(state, field, expression.source()))
     }
@@ -253,13 +250,8 @@ impl Turn<'_> {
         input: &Value,
         field: &str,
     ) -> Result<Value, Failure> {
-        let context = self.context(scope, state, Subject::default());
-        let sight = Sight {
-            run: self.run,
-            scope,
-        };
-        let seen = view(input, &context, &sight, Subject::default());
-        path.select(&seen)
+        let subject = Subject::default();
+        self.look(scope, state, input, subject, |seen, _| path.select(seen))
             .map_err(|error| path_failure(state, field, &error))
     }
 
@@ -271,18 +263,45 @@ impl Turn<'_> {
         input: &Value,
         field: &str,
     ) -> Result<Value, Failure> {
-        let context = self.context(scope, state, Subject::default());
+        let subject = Subject::default();
+        self.look(scope, state, input, subject, |seen, environment| {
+            query.evaluate(seen, environment)
+        })
+        .map_err(|error| match error {
+            QueryError::Path(error) => path_failure(state, field, &error),
+            QueryError::Intrinsic(error) => intrinsic_failure(state, field, &error),
+        })
+    }
+
+    /// Looks at what a state of a scope sees. A context object holds the saga's whole input, which is
+    /// copied once in a turn.
+    pub(super) fn look<T>(
+        &mut self,
+        scope: u32,
+        state: &State,
+        input: &Value,
+        subject: Subject<'_>,
+        look: impl FnOnce(&Scope<'_>, &mut Environment) -> T,
+    ) -> T {
+        let mut context = Value::Null;
+        if state.needs_context {
+            let execution = self.execution.take().unwrap_or_else(|| {
+                let mut execution = self.execution_without_input();
+                execution["Input"] = Value::clone(&self.run.input);
+                execution
+            });
+            context = self.context(scope, state, subject, execution);
+        }
         let sight = Sight {
             run: self.run,
             scope,
         };
-        let seen = view(input, &context, &sight, Subject::default());
-        query
-            .evaluate(&seen, &mut self.environment)
-            .map_err(|error| match error {
-                QueryError::Path(error) => path_failure(state, field, &error),
-                QueryError::Intrinsic(error) => intrinsic_failure(state, field, &error),
-            })
+        let seen = view(input, &context, &sight, subject);
+        let value = look(&seen, &mut self.environment);
+        if let Some(execution) = context.get_mut(EXECUTION) {
+            self.execution = Some(execution.take());
+        }
+        value
     }
 
     /// A number of this state: a literal, or computed from `input`.
@@ -396,11 +415,27 @@ impl Turn<'_> {
         })
     }
 
-    /// The context object, if the state may look at it.
-    pub(super) fn context(&self, scope: u32, state: &State, subject: Subject<'_>) -> Value {
+    /// The context object that a state sees, if it may look at it, without the saga's input.
+    pub(super) fn context_without_input(&self, scope: u32, state: &State) -> Value {
         if !state.needs_context {
             return Value::Null;
         }
+        let execution = self.execution_without_input();
+        self.context(scope, state, Subject::default(), execution)
+    }
+
+    fn execution_without_input(&self) -> Value {
+        json!({
+            "Id": self.address.to_string(),
+            "Input": null,
+            "Name": self.address.key.as_str(),
+            "RoleArn": "",
+            "StartTime": self.run.started_at.to_rfc3339(),
+            "RedriveCount": 0,
+        })
+    }
+
+    fn context(&self, scope: u32, state: &State, subject: Subject<'_>, execution: Value) -> Value {
         let run = &*self.run;
         let Some(at) = run.scopes.get(&scope) else {
             return Value::Null;
@@ -414,20 +449,15 @@ impl Turn<'_> {
             of_state["RetryCount"] = json!(at.retries.iter().sum::<u32>());
         }
         let mut context = json!({
-            "Execution": {
-                "Id": self.address.to_string(),
-                "Input": &*run.input,
-                "Name": self.address.key.as_str(),
-                "RoleArn": "",
-                "StartTime": run.started_at.to_rfc3339(),
-                "RedriveCount": 0,
-            },
+            EXECUTION: null,
             "State": of_state,
             "StateMachine": {
                 "Id": self.address.definition.as_str(),
                 "Name": self.address.definition.as_str(),
             },
         });
+        // Put in, where the macro would copy it.
+        context[EXECUTION] = execution;
         let own = subject
             .item
             .map(|(index, value)| json!({ "Index": index, "Value": value }));
@@ -455,18 +485,6 @@ fn view<'a>(
         scope = scope.with_error_output(error_output);
     }
     scope
-}
-
-/// Evaluates a template apart from any turn's scope, with variables that were kept.
-pub(super) fn template_apart(
-    template: &Template,
-    input: &Value,
-    result: &Value,
-    variables: &Map<String, Value>,
-    environment: &mut crate::expression::Environment,
-) -> Option<Value> {
-    let scope = Scope::new(input, &NULL, variables).with_result(result);
-    template.evaluate(&scope, environment).ok()
 }
 
 fn enclosing_item(run: &Run, scope: u32) -> Option<Value> {
@@ -556,7 +574,7 @@ fn intrinsic_failure(state: &State, field: &str, error: &IntrinsicError) -> Fail
     }
 }
 
-fn template_failure(state: &State, field: &str, error: &TemplateError) -> Failure {
+pub(super) fn template_failure(state: &State, field: &str, error: &TemplateError) -> Failure {
     let field = format!("{field}{}", error.pointer);
     match &error.kind {
         TemplateErrorKind::Undefined => undefined(state, &field, &error.expression),
@@ -581,6 +599,72 @@ impl Turn<'_> {
         );
         Err(Failure::new(error_name::DATA_LIMIT_EXCEEDED, message))
     }
+}
+
+impl Turn<'_> {
+    /// Whether variables may have these values: each is bounded, and all that the saga has together are.
+    fn check_variables(
+        &self,
+        scope: u32,
+        state: &State,
+        assigned: &Map<String, Value>,
+    ) -> Result<(), Failure> {
+        let most = self.run.limits.payload;
+        let refuse = |message: String| {
+            let failure = failure(state, error_name::DATA_LIMIT_EXCEEDED, &message);
+            Err(failure)
+        };
+        for (name, value) in assigned {
+            let bytes = json_bytes(value);
+            if bytes as u64 > most {
+                return refuse(format!(
+                    "the variable '{name}' would have {bytes} bytes, and may have {most}: the limit \
+                     `payload`"
+                ));
+            }
+        }
+        let (added, replaced) = self.growth(scope, assigned);
+        let bytes = (self.run.variable_bytes + added).saturating_sub(replaced);
+        if bytes > limit::VARIABLES_BYTES {
+            return refuse(format!(
+                "the variables of the saga would have {bytes} bytes together, and may have {}",
+                limit::VARIABLES_BYTES
+            ));
+        }
+        Ok(())
+    }
+
+    /// How many bytes variables bring to a scope, and how many of older values they replace.
+    fn growth(&self, scope: u32, assigned: &Map<String, Value>) -> (u64, u64) {
+        let mut replaced = 0;
+        if let Some(scope) = self.scope(scope) {
+            let old = assigned.keys().filter_map(|name| scope.variables.get(name));
+            replaced = old.map(|value| json_bytes(value) as u64).sum();
+        }
+        (bytes_of(assigned), replaced)
+    }
+
+    /// A scope's variables get their values.
+    pub(super) fn set_variables(&mut self, number: u32, assigned: Map<String, Value>) {
+        let (added, replaced) = self.growth(number, &assigned);
+        if let Some(scope) = self.scope_mut(number) {
+            scope.variables.extend(assigned);
+            self.run.variable_bytes = (self.run.variable_bytes + added).saturating_sub(replaced);
+        }
+    }
+
+    /// A scope has ended, and its variables with it.
+    pub(super) fn remove_scope(&mut self, number: u32) -> Option<saga::Scope> {
+        let scope = self.run.scopes.remove(&number)?;
+        let freed = bytes_of(&scope.variables);
+        self.run.variable_bytes = self.run.variable_bytes.saturating_sub(freed);
+        Some(scope)
+    }
+}
+
+fn bytes_of(variables: &Map<String, Value>) -> u64 {
+    let bytes = variables.values().map(json_bytes);
+    bytes.sum::<usize>() as u64
 }
 
 /// The length of a value as compact JSON, give or take escapes: cheap enough for every transition.

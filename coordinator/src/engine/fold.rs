@@ -193,6 +193,7 @@ impl Saga {
             pending: BTreeMap::new(),
             ending: None,
             is_past_pivot: false,
+            has_pivoted_items: false,
             has_undone: false,
             unresolved: BTreeSet::new(),
             broken: None,
@@ -200,6 +201,7 @@ impl Saga {
             has_begun: program.is_ok(),
             limits: start.limits,
             entries: 1,
+            variable_bytes: 0,
             outcome: None,
         });
         if let Ok(program) = program {
@@ -425,8 +427,9 @@ impl Turn<'_> {
                 }
                 self.cancel(reason);
             }
+            // Of what it did after its pivot, if it has passed one: before that there is nothing left.
             Control::Undo { reason } => {
-                if self.run.ending.is_some() || self.run.is_past_pivot {
+                if self.run.ending.is_some() {
                     self.effects.ignored = Some(Ignored::NotApplicable);
                     return;
                 }

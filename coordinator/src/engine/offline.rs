@@ -161,11 +161,13 @@ impl<'a> Offline<'a> {
                 parent,
                 outcome,
                 holds,
+                past_pivot,
             } => {
                 let child = Child {
                     command: parent.command,
                     outcome,
                     holds,
+                    past_pivot,
                 };
                 self.push(parent.saga, Entry::Child(child));
             }

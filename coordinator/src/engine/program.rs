@@ -251,6 +251,11 @@ pub(super) struct Writer {
 }
 
 impl Map {
+    /// Whether it says how many of its iterations may fail.
+    pub(super) fn has_tolerance(&self) -> bool {
+        self.tolerated_count.is_some() || self.tolerated_percentage.is_some()
+    }
+
     /// The form of the results. What goes to objects tells its items, if nothing else is asked for.
     pub(super) fn transformation(&self) -> Transformation {
         match &self.writer {
@@ -536,9 +541,12 @@ impl Compiler {
                     arguments: compensation.arguments.as_ref().and_then(|value| {
                         self.template(value, language, &format!("{pointer}/Compensate/{field}"))
                     }),
-                    timeout: compensation
-                        .timeout_seconds
-                        .map_or(limit::COMPENSATION_TIMEOUT, Duration::from_secs),
+                    timeout: match (compensation.timeout_seconds, &compensation.resource.action) {
+                        (Some(seconds), _) => Duration::from_secs(seconds),
+                        // A saga ends by itself, and has an age.
+                        (None, model::Action::Saga { .. }) => limit::TASK_TIMEOUT,
+                        (None, _) => limit::COMPENSATION_TIMEOUT,
+                    },
                     retry: if compensation.retry.is_empty() {
                         vec![generous_retry()]
                     } else {

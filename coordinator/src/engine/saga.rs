@@ -54,6 +54,10 @@ pub(super) struct Buffered {
 }
 
 /// A saga that has started.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and all are stored by name"
+)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     pub(super) id: RunId,
@@ -76,6 +80,9 @@ pub struct Run {
     pub(super) ending: Option<Ending>,
     /// Whether a step that only goes forward has succeeded.
     pub(super) is_past_pivot: bool,
+    /// Whether one has in an item of a distributed Map.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) has_pivoted_items: bool,
     /// Whether anything was undone.
     pub(super) has_undone: bool,
     /// Attempts of steps that were undone before their outcome was known: a late answer is recorded.
@@ -94,8 +101,19 @@ pub struct Run {
     /// How many entries it has taken in that count.
     #[serde(default)]
     pub(super) entries: u64,
+    /// How many bytes of JSON its variables have together.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) variable_bytes: u64,
     /// Set once the saga has ended.
     pub(super) outcome: Option<Outcome>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Why a saga turns back.
@@ -128,6 +146,9 @@ pub(super) struct Scope {
     pub(super) attempt: u32,
     /// Attempts whose outcome is unknown.
     pub(super) unknown: BTreeSet<u32>,
+    /// The arguments that the last attempt got, if its undo may need them and they were computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) arguments: Option<Arc<Value>>,
     pub(super) activity: Activity,
     /// Variables of this scope; those of the scopes around it are seen through it.
     pub(super) variables: Map<String, Value>,
@@ -360,6 +381,11 @@ impl Run {
             })
     }
 
+    /// Whether some of what it did cannot be undone any more.
+    pub(super) fn stands_in_part(&self) -> bool {
+        self.is_past_pivot || self.has_pivoted_items
+    }
+
     /// Whether it waits for nothing, and has nothing to undo.
     #[cfg(test)]
     pub(crate) fn holds_nothing(&self) -> bool {
@@ -471,6 +497,7 @@ impl Scope {
             step: None,
             attempt: 0,
             unknown: BTreeSet::new(),
+            arguments: None,
             activity: Activity::Moving,
             variables: Map::new(),
             undo: Vec::new(),

@@ -18,6 +18,8 @@ use dirigent_contracts::{
 use serde_json::{Map, Value, json};
 use std::{sync::Arc, time::Duration};
 
+/// The error of a saga that turns back in a state of that type.
+const COMPENSATE: &str = "Compensate";
 /// The longest Wait: 68 years, that of Step Functions.
 const LONGEST_WAIT: Duration = Duration::from_secs(i32::MAX as u64);
 
@@ -132,7 +134,7 @@ impl<'a> Turn<'a> {
                     .scope_mut(scope)
                     .map(|scope| std::mem::take(&mut scope.undo));
                 let track = Track::new(stack.unwrap_or_default());
-                let reason = Failure::new("Compensate", format!("the state '{}'", state.name));
+                let reason = Failure::new(COMPENSATE, format!("the state '{}'", state.name));
                 self.begin_undoing(scope, track, reason);
                 Ok(())
             }
@@ -252,8 +254,8 @@ impl<'a> Turn<'a> {
                 since,
             },
         );
-        if let Some(scope) = self.scope_mut(number) {
-            scope.variables.extend(assigned);
+        if !assigned.is_empty() {
+            self.set_variables(number, assigned);
         }
         self.work.push_back(match target {
             Target::State(next) => Work::Enter {
@@ -277,7 +279,7 @@ impl<'a> Turn<'a> {
         self.fail(scope, failure, true);
     }
 
-    fn tell_evaluation_failed(&mut self, scope: u32, state: &State, failure: &Failure) {
+    pub(super) fn tell_evaluation_failed(&mut self, scope: u32, state: &State, failure: &Failure) {
         self.tell(
             scope,
             Happening::EvaluationFailed {
@@ -470,10 +472,14 @@ impl<'a> Turn<'a> {
                     self.state_of(number).map(|state| &state.kind),
                     Some(Kind::Compensate)
                 );
-                let status = if is_undone {
-                    SagaStatus::Compensated
-                } else {
-                    SagaStatus::Succeeded
+                let status = match (is_undone, self.run.stands_in_part()) {
+                    (false, _) => SagaStatus::Succeeded,
+                    (true, false) => SagaStatus::Compensated,
+                    (true, true) => {
+                        let state = self.state_name(number);
+                        self.end_saga(undone_in_part(&state));
+                        return;
+                    }
                 };
                 if self.run.part.is_some() && !scope.undo.is_empty() {
                     self.hold(output);
@@ -511,7 +517,9 @@ impl<'a> Turn<'a> {
         let Some(ending) = self.run.ending.clone() else {
             return;
         };
-        let status = match (ending.is_canceled, self.run.has_undone) {
+        // What was done up to the pivot stands.
+        let is_all_undone = self.run.has_undone && !self.run.stands_in_part();
+        let status = match (ending.is_canceled, is_all_undone) {
             (true, _) => SagaStatus::Canceled,
             (false, true) => SagaStatus::Compensated,
             (false, false) => SagaStatus::Failed,
@@ -523,6 +531,11 @@ impl<'a> Turn<'a> {
         });
     }
 
+    /// Whether what this item of a distributed Map did cannot all be undone.
+    fn is_past_pivot_as_item(&self) -> bool {
+        self.run.part.is_some() && self.run.stands_in_part()
+    }
+
     /// The saga has ended; whoever waits for it, and everybody else, is told.
     fn end_saga(&mut self, outcome: Outcome) {
         if let Some(parent) = self.run.parent.clone() {
@@ -530,6 +543,7 @@ impl<'a> Turn<'a> {
                 parent,
                 outcome: outcome.clone(),
                 holds: false,
+                past_pivot: self.is_past_pivot_as_item(),
             });
         }
         self.close(outcome);
@@ -543,6 +557,7 @@ impl<'a> Turn<'a> {
                 parent,
                 outcome: succeeded(Arc::clone(&output)),
                 holds: true,
+                past_pivot: self.is_past_pivot_as_item(),
             });
         }
         self.tell(0, Happening::Held);
@@ -585,6 +600,18 @@ impl<'a> Turn<'a> {
         self.buffered.clear();
         self.work.clear();
         self.run.outcome = Some(outcome);
+    }
+}
+
+/// How a saga ends that has undone what it did since its pivot, because a state says so.
+fn undone_in_part(state: &str) -> Outcome {
+    let cause = format!(
+        "the state '{state}' undid what could be undone; what was done up to a pivot stands"
+    );
+    Outcome {
+        status: SagaStatus::Failed,
+        output: None,
+        failure: Some(Failure::new(COMPENSATE, cause)),
     }
 }
 

@@ -61,7 +61,13 @@ pub(super) struct Turn<'a> {
     pub(super) environment: Environment,
     pub(super) effects: Effects,
     pub(super) work: VecDeque<Work>,
-    transitions: usize,
+    /// What the context object tells of the saga, once a state has looked at it.
+    pub(super) execution: Option<Value>,
+    transitions: u64,
+    /// How many scopes there were before the turn.
+    scopes_before: u64,
+    /// The number of the first scope that the turn begins.
+    first_scope: u32,
 }
 
 impl<'a> Turn<'a> {
@@ -79,6 +85,7 @@ impl<'a> Turn<'a> {
             time: Duration::from_millis(run.limits.expression_time),
             ..expression::Limits::default()
         };
+        let (scopes_before, first_scope) = (run.scopes.len() as u64, run.next_scope);
         Self {
             address,
             partition,
@@ -90,7 +97,10 @@ impl<'a> Turn<'a> {
             environment: Environment::new(now.0, seed).with_limits(limits),
             effects: Effects::default(),
             work: VecDeque::new(),
+            execution: None,
             transitions: 0,
+            scopes_before,
+            first_scope,
         }
     }
 
@@ -100,18 +110,20 @@ impl<'a> Turn<'a> {
             if self.run.outcome.is_some() {
                 break;
             }
-            self.transitions += 1;
-            if self.transitions > limit::TRANSITIONS_PER_ENTRY {
-                self.work.clear();
-                self.end_forward(runaway(), false);
-                continue;
-            }
             match work {
                 Work::Enter {
                     scope,
                     state,
                     input,
-                } => self.enter(scope, state, input),
+                } => {
+                    self.transitions += 1;
+                    let most = self.most_transitions();
+                    if self.transitions > most {
+                        self.end_forward(runaway(most), false);
+                    } else {
+                        self.enter(scope, state, input);
+                    }
+                }
                 Work::Finish { scope, result } => self.finish(scope, &result),
                 Work::Fail {
                     scope,
@@ -125,6 +137,14 @@ impl<'a> Turn<'a> {
             }
         }
         self.effects
+    }
+
+    /// How many transitions the turn may have: a loop passes one in each round. Each branch or iteration
+    /// adds some, but not without end, as a loop may begin them.
+    fn most_transitions(&self) -> u64 {
+        let begun = u64::from(self.run.next_scope - self.first_scope);
+        let scopes = (self.scopes_before + begun).min(self.run.limits.inline_map_items);
+        limit::TRANSITIONS_PER_ENTRY + scopes * limit::TRANSITIONS_PER_SCOPE
     }
 
     pub(super) fn tell(&mut self, scope: u32, what: Happening) {
@@ -251,10 +271,9 @@ fn seed(run: &Run, seq: JournalSeq) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(run.id.0.as_bytes(), seq.0)
 }
 
-fn runaway() -> Failure {
-    let limit = limit::TRANSITIONS_PER_ENTRY;
+fn runaway(most: u64) -> Failure {
     Failure::new(
         error_name::RUNTIME,
-        format!("{limit} state transitions without waiting for anything: the states form a loop"),
+        format!("{most} state transitions without waiting for anything: the states form a loop"),
     )
 }

@@ -42,6 +42,9 @@ pub(super) struct UndoStep {
     pub(super) step: u32,
     /// The input of the undo, evaluated when the step succeeded or became unknown.
     pub(super) input: Arc<Value>,
+    /// Why it could not be evaluated although the step's result is known: a person is to undo the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unfit: Option<Failure>,
     /// What is not known yet; `None` if the step succeeded.
     pub(super) doubt: Option<Doubt>,
 }
@@ -53,10 +56,13 @@ pub(super) struct Doubt {
     pub(super) attempts: BTreeSet<u32>,
     /// Until when it is worth waiting for their answer.
     pub(super) settles_at: Timestamp,
-    /// The state's input, to evaluate the undo's arguments if success is learned late.
+    /// The state's effective input, to evaluate the undo's arguments if success is learned late.
     pub(super) input: Arc<Value>,
     /// The variables that the state saw.
     pub(super) variables: Map<String, Value>,
+    /// The context object that it saw, without the saga's input.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub(super) context: Value,
 }
 
 /// One line of undoing: a stack, and what is being undone of it.
@@ -109,6 +115,8 @@ pub(super) enum UndoPhase {
     },
     /// The pause before another attempt.
     Until(Timestamp),
+    /// The saga that was to undo the step has failed in this way, but has not ended: no other begins beside it.
+    Closing(Failure),
     /// All attempts failed: a person is needed.
     Stuck(Failure),
 }
@@ -119,11 +127,19 @@ impl Undoing {
         self.attempt == attempt && matches!(self.phase, UndoPhase::Attempt { .. })
     }
 
+    /// Why this attempt, a saga, is to end without having undone the step; `None` if it is not.
+    pub(super) fn closes(&self, attempt: u32) -> Option<&Failure> {
+        match &self.phase {
+            UndoPhase::Closing(failure) if self.attempt == attempt => Some(failure),
+            _ => None,
+        }
+    }
+
     /// When the attempt that is out was asked for; `now` if none is.
     pub(super) fn since(&self, now: Timestamp) -> Timestamp {
         match self.phase {
             UndoPhase::Attempt { since, .. } => since,
-            UndoPhase::Until(_) | UndoPhase::Stuck(_) => now,
+            UndoPhase::Until(_) | UndoPhase::Closing(_) | UndoPhase::Stuck(_) => now,
         }
     }
 }
@@ -150,7 +166,7 @@ impl Track {
             Some(Current::Undoing(undoing)) => match &undoing.phase {
                 UndoPhase::Attempt { deadline, .. } => *deadline,
                 UndoPhase::Until(at) => *at,
-                UndoPhase::Stuck(_) => Timestamp::NEVER,
+                UndoPhase::Closing(_) | UndoPhase::Stuck(_) => Timestamp::NEVER,
             },
             Some(Current::Branches(tracks)) => tracks
                 .iter()

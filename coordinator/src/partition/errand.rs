@@ -102,7 +102,8 @@ pub(super) async fn start_child(tools: &Tools, effect: Option<&Effect>) -> Resul
                 return match parent_of_first {
                     Some(of) if of.command == parent.command => Ok(()),
                     _ => Err(Refused::Never(format!(
-                        "the saga {child} was started by somebody else"
+                        "the saga {child} was started by somebody else: by an earlier attempt of \
+                         this step, perhaps, as a key can be used once"
                     ))),
                 };
             }

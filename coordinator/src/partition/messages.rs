@@ -13,7 +13,6 @@ use dirigent_contracts::{
     header::TraceContext,
     id::{CommandId, JournalSeq, PartitionId, SagaAddress},
     journal::{Child, Control, Entry, Parent, Start, Timer},
-    outcome::Outcome,
     subject::{self, EntryKind, JournalSubject},
     task::{Reply, TaskResult},
     time::Timestamp,
@@ -73,13 +72,9 @@ pub(crate) fn start_child(
 /// What tells a saga that its child has ended.
 ///
 /// An item of a Map that is undone after it has succeeded tells twice, once of each.
-pub(crate) fn tell_parent(parent: &Parent, outcome: Outcome, holds: bool) -> Outgoing {
-    let message_id = format!("{}.{}", parent.command, outcome.status);
-    let body = Entry::Child(Child {
-        command: parent.command,
-        outcome,
-        holds,
-    });
+pub(crate) fn tell_parent(parent: &Parent, child: Child) -> Outgoing {
+    let message_id = format!("{}.{}", parent.command, child.outcome.status);
+    let body = Entry::Child(child);
     entry(
         parent.partition,
         &parent.saga,
@@ -221,7 +216,16 @@ pub(crate) fn message(
             parent,
             outcome,
             holds,
-        } => tell_parent(parent, outcome.clone(), *holds),
+            past_pivot,
+        } => {
+            let child = Child {
+                command: parent.command,
+                outcome: outcome.clone(),
+                holds: *holds,
+                past_pivot: *past_pivot,
+            };
+            tell_parent(parent, child)
+        }
         Effect::Ended {
             run,
             outcome,

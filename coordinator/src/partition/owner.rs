@@ -24,7 +24,7 @@ use bytes::Bytes;
 use dirigent_contracts::{
     error_name,
     id::{JournalSeq, PartitionId, SagaAddress},
-    journal::Entry,
+    journal::{Child, Entry},
     outcome::{Failure, Outcome, SagaStatus},
     subject,
     task::{Command, Direction, TaskResult},
@@ -512,15 +512,20 @@ fn answer_refusal(effect: &Effect, refused: &Refused) -> Option<Outgoing> {
             Some(messages::reply(command.command, reply_to, result))
         }
         Effect::StartChild { parent, .. } | Effect::StartItem { parent, .. } => {
-            let not_started = Outcome {
-                status: SagaStatus::Failed,
-                output: None,
-                failure: Some(Failure::new(
-                    error_name::CHILD_NOT_STARTED,
-                    refused.to_string(),
-                )),
+            let not_started = Child {
+                command: parent.command,
+                outcome: Outcome {
+                    status: SagaStatus::Failed,
+                    output: None,
+                    failure: Some(Failure::new(
+                        error_name::CHILD_NOT_STARTED,
+                        refused.to_string(),
+                    )),
+                },
+                holds: false,
+                past_pivot: false,
             };
-            Some(messages::tell_parent(parent, not_started, false))
+            Some(messages::tell_parent(parent, not_started))
         }
         _ => None,
     }

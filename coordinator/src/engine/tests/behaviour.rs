@@ -182,6 +182,7 @@ States:
                 failure: Some(Failure::new(error, "")),
             },
             holds: false,
+            past_pivot: false,
         }));
         let undo = play.command("undo-a");
         play.succeed(undo, json!(null));
@@ -332,6 +333,32 @@ States:
     play.succeed(other, json!("instead"));
     assert_eq!(play.status(), SagaStatus::Succeeded);
     assert_eq!(play.output(), &json!("instead"));
+}
+
+#[test]
+fn a_map_that_tolerates_failures_says_when_they_are_too_many() {
+    let document = |tolerance: &str| {
+        format!(
+            "{{ StartAt: M, States: {{ M: {{ Type: Map, {tolerance} End: true, ItemProcessor: {{ \
+             StartAt: C, States: {{ C: {{ Type: Choice, Default: Fine, Choices: [ {{ Variable: $, \
+             NumericEquals: 2, Next: Bad }} ] }}, Fine: {{ Type: Succeed }}, \
+             Bad: {{ Type: Fail, Error: Own }} }} }} }} }} }}"
+        )
+    };
+    let too_many = error_name::EXCEED_TOLERATED_FAILURE_THRESHOLD;
+    for (tolerance, error) in [
+        ("", "Own"),
+        ("ToleratedFailurePercentage: 33,", too_many),
+        ("ToleratedFailureCount: 0,", too_many),
+    ] {
+        let play = Play::started(&document(tolerance), json!([1, 2, 3]));
+        assert_eq!(play.error(), error, "{tolerance}");
+    }
+    let play = Play::started(
+        &document("ToleratedFailurePercentage: 34,"),
+        json!([1, 2, 3]),
+    );
+    assert_eq!(play.output(), &json!([1, 3]));
 }
 
 #[test]

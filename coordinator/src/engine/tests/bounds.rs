@@ -208,6 +208,102 @@ fn an_inline_map_has_no_more_items_than_the_limit() {
     assert!(cause(&play).contains("at most 3 items (the limit `inline-map-items`), not 4"));
 }
 
+/// An inline Map in which every item passes several states.
+const MANY: &str = "{ StartAt: M, States: { M: { Type: Map, ItemsPath: $.items, Next: Again, \
+    ItemProcessor: { StartAt: P, States: { P: { Type: Pass, Next: Q }, Q: { Type: Pass, Next: R }, \
+    R: { Type: Pass, End: true } } }, ResultPath: $.results }, \
+    Again: { Type: Choice, Choices: [ { Variable: $.again, BooleanEquals: true, Next: M } ], \
+    Default: Done }, Done: { Type: Succeed } } }";
+
+#[test]
+fn many_items_that_pass_several_states_are_no_loop() {
+    let input = json!({"items": vec![1; 10_000], "again": false});
+    let play = Play::started(MANY, input);
+    assert_eq!(play.status(), SagaStatus::Succeeded);
+}
+
+#[test]
+fn a_loop_ends_at_a_limit_also_around_and_within_a_map() {
+    let looped = "{ StartAt: P, States: { P: { Type: Pass, Next: P } } }";
+    let play = Play::started(looped, json!(1));
+    assert_eq!(play.error(), error_name::RUNTIME);
+    assert!(
+        cause(&play).starts_with("25010 state transitions"),
+        "{}",
+        cause(&play)
+    );
+    let limits = SagaLimits {
+        inline_map_items: 100,
+        ..SagaLimits::default()
+    };
+    let input = json!({"items": vec![1; 100], "again": true});
+    let around = Play::limited(MANY, input, limits);
+    let within = format!(
+        "{{ StartAt: M, States: {{ M: {{ Type: Map, End: true, ItemProcessor: {looped} }} }} }}"
+    );
+    let within = Play::limited(&within, json!([1, 2, 3]), limits);
+    for (play, most) in [(around, 26_000), (within, 25_040)] {
+        assert_eq!(play.error(), error_name::RUNTIME);
+        let wanted = format!("{most} state transitions");
+        assert!(cause(&play).starts_with(&wanted), "{}", cause(&play));
+    }
+}
+
+#[test]
+fn what_a_map_takes_from_the_context_costs_no_copy_of_the_input_for_each_item() {
+    let document = "{ StartAt: M, States: { M: { Type: Map, End: true, \
+        ItemSelector: { v.$: $$.Map.Item.Value }, \
+        ItemProcessor: { StartAt: P, States: { P: { Type: Pass, End: true } } } } } }";
+    let bytes = |items: usize| {
+        let input = json!(vec!["some text"; items]);
+        allocation_counter::measure(|| {
+            let play = Play::started(document, input);
+            assert_eq!(play.status(), SagaStatus::Succeeded);
+        })
+        .count_total
+    };
+    let (few, many) = (bytes(200), bytes(800));
+    assert!(many < few * 6, "{few} allocations became {many}");
+}
+
+#[test]
+fn variables_have_a_limit_each_and_together() {
+    let document = "{ QueryLanguage: JSONata, StartAt: P, States: { \
+        P: { Type: Pass, Assign: { big: '{% $pad(\"\", $states.input.length, \"x\") %}' }, End: true } } }";
+    let play = Play::started(document, json!({"length": 200_000}));
+    assert_eq!(play.status(), SagaStatus::Succeeded);
+    let play = Play::started(document, json!({"length": 300_000}));
+    assert_eq!(play.error(), error_name::DATA_LIMIT_EXCEEDED);
+    assert!(
+        cause(&play).contains("the variable 'big' would have 300002 bytes"),
+        "{}",
+        cause(&play)
+    );
+    // Each iteration has its own, and their end frees them; what is assigned anew replaces what was.
+    let document = "{ QueryLanguage: JSONata, StartAt: M, States: { M: { Type: Map, Next: Again, \
+        Items: '{% [1..$states.input.items] %}', ItemProcessor: { StartAt: P, States: { \
+        P: { Type: Pass, Assign: { big: '{% $pad(\"\", 250000, \"x\") %}' }, Output: 1, Next: Q }, \
+        Q: { Type: Pass, Assign: { big: '{% $pad(\"\", 250000, \"y\") %}' }, Output: 1, Next: W }, \
+        W: { Type: Wait, Seconds: 1, End: true } } }, \
+        Output: '{% $states.input %}' }, \
+        Again: { Type: Choice, Choices: [ { Condition: '{% $exists($again) %}', Next: Done } ], \
+        Assign: { again: true }, Default: M }, Done: { Type: Succeed } } }";
+    for (items, is_within) in [(41, true), (42, false)] {
+        let mut play = Play::new(document);
+        play.is_stored = true;
+        play.start(json!({"items": items}));
+        while is_within && play.status() == SagaStatus::Running {
+            play.wait();
+        }
+        if is_within {
+            assert_eq!(play.status(), SagaStatus::Succeeded, "{}", cause(&play));
+        } else {
+            assert_eq!(play.error(), error_name::DATA_LIMIT_EXCEEDED);
+            assert!(cause(&play).contains("together"), "{}", cause(&play));
+        }
+    }
+}
+
 #[test]
 fn an_expression_has_no_more_time_than_the_limit() {
     let document = "{ QueryLanguage: JSONata, StartAt: P, States: { P: { Type: Pass, End: true, \

@@ -271,6 +271,51 @@ fn what_items_did_is_undone_when_the_saga_turns_back() {
     );
 }
 
+/// Items that do something, pass a pivot, and do something more.
+fn pivotal() -> String {
+    map("Comment: x").replace(
+        "End: true\n    Next: After",
+        "Next: Pivot\n        Pivot: { Type: Task, Resource: 'task:pivot', Pivot: true, Next: Last }\n        \
+         Last: { Type: Task, Resource: 'task:last', Compensate: { Resource: 'task:undo-last' }, \
+         End: true }\n    Next: After",
+    )
+}
+
+#[test]
+fn what_an_item_did_behind_its_pivot_is_undone_when_the_saga_turns_back() {
+    let show = show(&pivotal(), json!([1, 2]), &[], |command| {
+        if command.task.as_str() == "after" {
+            return Err("Broken");
+        }
+        echo(command)
+    });
+    assert_eq!(show.error(), "Broken");
+    assert_eq!(show.status(), SagaStatus::Failed, "not all is undone");
+    assert_eq!(show.tasks("undo-last").len(), 2);
+    assert!(show.tasks("undo").is_empty(), "what came before it stands");
+}
+
+#[test]
+fn an_item_behind_its_pivot_turns_back_when_its_map_breaks_off() {
+    let show = show(&pivotal(), json!([1, 2]), &[], |command| {
+        match (command.task.as_str(), &*command.input) {
+            ("last", Value::Number(n)) if n.as_u64() == Some(1) => Err("never"),
+            ("last", _) => Err("Bad"),
+            _ => echo(command),
+        }
+    });
+    assert_eq!(show.error(), "States.ExceedToleratedFailureThreshold");
+    assert_eq!(show.status(), SagaStatus::Failed);
+    assert_eq!(show.tasks("undo-last"), [&json!(1)]);
+    let mut ended: Vec<_> = show
+        .ended
+        .iter()
+        .map(|(_, outcome)| outcome.status)
+        .collect();
+    ended.sort_by_key(ToString::to_string);
+    assert_eq!(ended, [SagaStatus::Canceled, SagaStatus::Failed]);
+}
+
 #[test]
 fn a_failed_item_undoes_itself_and_its_map_undoes_the_others() {
     let show = show(
@@ -490,6 +535,14 @@ fn outputs_that_are_too_large_together_fail_the_map_before_they_fill_the_memory(
     let done = show.tasks("do").len();
     assert!((13..16).contains(&done), "{done} items were done");
     assert!(show.tasks("undo").len() >= 13);
+}
+
+#[test]
+fn the_fields_of_an_object_are_items() {
+    let document = map("QueryLanguage: JSONata\n    Items: { a: 1, b: '{% 1 + 1 %}' }");
+    let show = show(&document, json!(null), &[], echo);
+    let items = json!([{"Key": "a", "Value": 1}, {"Key": "b", "Value": 2}]);
+    assert_eq!(show.output(), &items);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod behaviour;
 mod bounds;
 mod broken;
+mod compensation;
 mod distribution;
 mod properties;
 
