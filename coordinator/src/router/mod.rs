@@ -16,10 +16,7 @@ pub(crate) use routing::{Place, event_entry, follow};
 
 use crate::{
     admission::Admission,
-    broker::{
-        Broker, BrokerError,
-        publisher::{Outgoing, Published},
-    },
+    broker::{Broker, BrokerError, letters::DeadLetter, publisher::Published},
     containment::contain,
     definitions::Definitions,
     logs::Payload,
@@ -29,10 +26,9 @@ use async_nats::jetstream::{self, AckKind};
 use capture::Captures;
 use dirigent_contracts::{
     event::Event,
-    header,
     id::PartitionId,
+    letter::{self, Letter},
     limits::{Limit, Limits},
-    subject,
 };
 use futures::future::join_all;
 use routing::Following;
@@ -262,18 +258,20 @@ impl Router {
             reason = %Payload(self.broker.log_payloads, reason),
             "an event is a dead letter"
         );
-        let mut letter = Outgoing::new(subject::dead_letter("event"), message.payload.to_vec());
-        for (name, value) in headers(message) {
-            // The broker's own headers were for the first delivery.
-            if !name.starts_with("Nats-") {
-                letter = letter.with_header(name, value);
-            }
-        }
-        let letter = letter
-            .with_message_id(format!("dead.{source}"))
-            .with_dead_letter(&message.subject, source, reason);
-        let published = self.broker.publisher.publish(letter).await;
-        let is_kept = matches!(published, Published::Stored { .. });
+        let mut headers = headers(message);
+        headers.retain(|(name, _)| letter::is_of_message(name));
+        let letter = DeadLetter {
+            kind: "event",
+            id: format!("dead.{source}"),
+            letter: Letter {
+                subject: &message.subject,
+                source,
+                reason,
+            },
+            headers,
+            body: message.payload.to_vec(),
+        };
+        let is_kept = letter.keep(&self.broker.publisher).await;
         if is_kept {
             self.broker.metrics.dead_letter("event");
         }
@@ -296,17 +294,12 @@ fn read(
 
 /// All headers of a message. Those of dead letters are left behind when one is replayed.
 fn headers(message: &jetstream::Message) -> Vec<(String, String)> {
-    const OF_DEAD_LETTERS: [&str; 3] = [
-        header::DEAD_REASON,
-        header::DEAD_SUBJECT,
-        header::DEAD_SOURCE,
-    ];
     let Some(headers) = &message.headers else {
         return Vec::new();
     };
     headers
         .iter()
-        .filter(|(name, _)| !OF_DEAD_LETTERS.contains(&name.as_ref()))
+        .filter(|(name, _)| !letter::is_of_letter(name.as_ref()))
         .filter_map(|(name, values)| {
             let value = values.last()?;
             Some((name.to_string(), value.as_str().to_owned()))

@@ -79,6 +79,40 @@ async fn cloudevents_are_understood_in_both_modes_and_filtered() -> anyhow::Resu
 }
 
 #[tokio::test]
+async fn what_does_not_fit_into_a_letter_is_kept_without_its_body() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    let document = "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+Triggers:
+  - { Event: shop.orders, Key: '{% $event.data.order %}', Filter: '{% $event.data.text %}' }
+StartAt: Look
+States:
+  Look: { Type: Pass, End: true }
+";
+    stage.deploy("orders", document).await?;
+    // As large as a message may be, so that there is no room for a letter's headers.
+    let largest = stage.client.max_payload();
+    publish(&stage, &[], &" ".repeat(largest)).await?;
+    let kept = letters(&stage, 1).await?.letters;
+    assert!(kept[0].reason.contains("DIRIGENT_INBOX/1"), "{kept:#?}");
+    assert_eq!(kept[0].body, "");
+    let number = kept[0].number;
+    let refused = stage.request(&ReplayRequest { number }).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("without its body"),
+        "{refused}"
+    );
+    // Its reason quotes what the filter gives, more than headers may have.
+    let text = json!({"order": "o-1", "text": "x".repeat(100_000)}).to_string();
+    publish(&stage, &[], &text).await?;
+    let kept = letters(&stage, 2).await?.letters;
+    assert!(kept[0].reason.contains("not true or false") || kept[0].reason.ends_with('…'));
+    assert!(kept[0].reason.len() < 2_000 && !kept[0].body.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_fits_no_rule_is_kept_and_can_be_replayed() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
     let document = |key: &str| {
