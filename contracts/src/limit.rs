@@ -25,7 +25,7 @@ pub const LARGEST_SNAPSHOT_BYTES: usize = 256 * 1_048_576;
 pub const INLINE_SNAPSHOT_BYTES: usize = 524_288;
 /// Longest name of an event that a saga awaits, in bytes.
 pub const EVENT_NAME_BYTES: usize = 256;
-/// Longest id of an event, in bytes.
+/// Longest id of an event, and longest source of a CloudEvent, in bytes.
 pub const EVENT_ID_BYTES: usize = 1_024;
 /// Largest definition document, in bytes: the 1 MiB of Step Functions.
 pub const DEFINITION_BYTES: usize = 1_048_576;
