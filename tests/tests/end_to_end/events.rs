@@ -78,6 +78,93 @@ async fn cloudevents_are_understood_in_both_modes_and_filtered() -> anyhow::Resu
     Ok(())
 }
 
+/// A definition that is triggered by a subject; the event's `order` is the key.
+fn triggered_by(subject: &str) -> String {
+    format!(
+        "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+Triggers:
+  - {{ Event: '{subject}', Key: '{{% $event.data.order %}}' }}
+StartAt: Look
+States:
+  Look: {{ Type: Pass, End: true }}
+"
+    )
+}
+
+#[tokio::test]
+async fn a_router_whose_consumer_was_deleted_makes_another() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    stage.deploy("orders", &triggered_by("shop.orders")).await?;
+    publish(&stage, &[], r#"{"order":"o-1"}"#).await?;
+    stage.ended("orders", "o-1").await?;
+    let context = jetstream::new(stage.client.clone());
+    let stream = context.get_stream("DIRIGENT_INBOX").await?;
+    stream.delete_consumer("dirigent-router").await?;
+    let until = Instant::now() + PATIENCE;
+    while stream.consumer_info("dirigent-router").await.is_err() {
+        anyhow::ensure!(Instant::now() < until, "nobody made the consumer anew");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    publish(&stage, &[], r#"{"order":"o-2"}"#).await?;
+    stage.ended("orders", "o-2").await?;
+    // And the whole stream, with all that is in it.
+    context.delete_stream("DIRIGENT_INBOX").await?;
+    while context.get_stream("DIRIGENT_INBOX").await.is_err() {
+        anyhow::ensure!(Instant::now() < until, "nobody made the stream anew");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let stream = context.get_stream("DIRIGENT_INBOX").await?;
+    while stream.consumer_info("dirigent-router").await.is_err() {
+        anyhow::ensure!(Instant::now() < until, "nobody made the consumer anew");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    publish(&stage, &[], r#"{"order":"o-3"}"#).await?;
+    stage.ended("orders", "o-3").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subject_is_kept_whole_or_refused() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    let context = jetstream::new(stage.client.clone());
+    let config = jetstream::stream::Config {
+        name: "EU".to_owned(),
+        subjects: vec!["orders.eu.>".to_owned()],
+        ..Default::default()
+    };
+    context.create_stream(config).await?;
+    let refused = stage.deploy("orders", &triggered_by("orders.>")).await;
+    let said = refused.unwrap_err().to_string();
+    assert!(
+        said.contains("EU") && said.contains("orders.eu.>"),
+        "{said}"
+    );
+    stage.deploy("orders", &triggered_by("orders.eu.*")).await?;
+    // Ours grows with what is listened to.
+    stage.deploy("one", &triggered_by("shop.one")).await?;
+    stage.deploy("all", &triggered_by("shop.*")).await?;
+    publish(&stage, &[], r#"{"order":"o-1"}"#).await?;
+    stage.ended("all", "o-1").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_definition_hears_what_comes_when_it_is_deployed() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    // Each of them listens to all events: those before route what comes too early by their rules.
+    for n in 0..20 {
+        let name = format!("orders-{n}");
+        stage.deploy(&name, &triggered_by("shop.orders")).await?;
+        let order = format!("o-{n}");
+        let body = json!({ "order": order }).to_string();
+        publish(&stage, &[], &body).await?;
+        stage.ended(&name, &order).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_does_not_fit_into_a_letter_is_kept_without_its_body() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
