@@ -4,7 +4,10 @@ use async_nats::{HeaderMap, jetstream};
 use dirigent_contracts::api::{DeadLettersAnswer, DeadLettersRequest, ReplayRequest};
 use dirigent_tests::stage::{PATIENCE, Stage};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 const BIG_ORDERS: &str = "
 Extensions: [saga/1]
@@ -153,10 +156,22 @@ async fn a_subject_is_kept_whole_or_refused() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_definition_hears_what_comes_when_it_is_deployed() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
+    // So many states that reading the rules takes longer than publishing an event.
+    let mut document = triggered_by("shop.orders").replace("End: true", "Next: S0");
+    for n in 0..500 {
+        let next = n + 1;
+        writeln!(
+            document,
+            "  S{n}: {{ Type: Pass, Output: '{{% $states.input %}}', Next: S{next} }}"
+        )?;
+    }
+    writeln!(document, "  S500: {{ Type: Pass, End: true }}")?;
     // Each of them listens to all events: those before route what comes too early by their rules.
-    for n in 0..20 {
+    for n in 0..5 {
         let name = format!("orders-{n}");
-        stage.deploy(&name, &triggered_by("shop.orders")).await?;
+        stage
+            .deploy(&name, &format!("{document}Comment: '{n}'\n"))
+            .await?;
         let order = format!("o-{n}");
         let body = json!({ "order": order }).to_string();
         publish(&stage, &[], &body).await?;

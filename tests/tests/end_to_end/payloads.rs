@@ -216,6 +216,9 @@ async fn a_command_whose_body_was_missing_is_published_again_with_it() -> anyhow
     // It is no command, but it is read.
     let second = reason(2).await?;
     assert!(!second.contains("is not in the bucket"), "{second}");
+    let letters = stream(&stage, "DIRIGENT_DEAD_LETTERS").await?;
+    let letter = letters.get_raw_message(2).await?;
+    assert!(letter.headers.get(header::PAYLOAD).is_some(), "{second}");
     Ok(())
 }
 
