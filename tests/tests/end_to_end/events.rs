@@ -153,7 +153,7 @@ async fn a_subject_is_kept_whole_or_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_definition_hears_what_comes_when_it_is_deployed() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
     // So many states that reading the rules takes longer than publishing an event.
