@@ -19,9 +19,9 @@ pub enum EventError {
     /// It is too large.
     #[error("the event has {0} bytes, at most {most} fit", most = limit::LARGEST_PAYLOAD_BYTES)]
     TooLarge(usize),
-    /// It says that it is a CloudEvent, and its id is too long.
-    #[error("the CloudEvent's `id` has {0} bytes, at most {most} fit", most = limit::EVENT_ID_BYTES)]
-    LongId(usize),
+    /// It says that it is a CloudEvent, and what makes it the same one is too long.
+    #[error("the CloudEvent's `{0}` has {1} bytes, at most {most} fit", most = limit::EVENT_ID_BYTES)]
+    Long(&'static str, usize),
     /// It is not JSON.
     #[error("the event is not JSON: {0}")]
     NotJson(String),
@@ -158,12 +158,11 @@ impl Event {
     }
 
     fn checked(self) -> Result<Self, EventError> {
-        if let Some(id) = self
-            .id
-            .as_ref()
-            .filter(|id| id.len() > limit::EVENT_ID_BYTES)
-        {
-            return Err(EventError::LongId(id.len()));
+        for (name, value) in [("id", &self.id), ("source", &self.source)] {
+            let length = value.as_ref().map_or(0, String::len);
+            if length > limit::EVENT_ID_BYTES {
+                return Err(EventError::Long(name, length));
+            }
         }
         for (name, value) in [
             ("id", &self.id),
@@ -360,6 +359,10 @@ mod tests {
         let typed = headers(&[("content-type", STRUCTURED)]);
         let error = Event::parse("x", &typed, br#"{"specversion":"1.0","id":"1"}"#).unwrap_err();
         assert_eq!(error, EventError::Lacks("type"));
+        let long = "s".repeat(limit::EVENT_ID_BYTES + 1);
+        let body = json!({"specversion": "1.0", "id": "1", "type": "t", "source": long});
+        let error = Event::parse("x", &typed, body.to_string().as_bytes()).unwrap_err();
+        assert_eq!(error, EventError::Long("source", long.len()));
         assert!(matches!(
             Event::parse("x", &[], b"{"),
             Err(EventError::NotJson(_))

@@ -17,6 +17,8 @@ pub const CONTENT_TYPE: &str = "content-type";
 pub const KEY: &str = "Dirigent-Key";
 /// Why a message is a dead letter, for people.
 pub const DEAD_REASON: &str = "Dirigent-Dead-Reason";
+/// Stands at a dead letter that was kept without its message's body, which did not fit.
+pub const DEAD_WITHOUT_BODY: &str = "Dirigent-Dead-Without-Body";
 /// The subject on which a dead letter came.
 pub const DEAD_SUBJECT: &str = "Dirigent-Dead-Subject";
 /// The name of a message's body in the bucket [`crate::subject::PAYLOADS_BUCKET`], where the message itself has

@@ -125,7 +125,8 @@ pub struct Parent {
 pub struct EventEntry {
     /// What a state awaits it by: its subject, or its CloudEvents type.
     pub name: String,
-    /// Identity of the event; a second one with this id is passed over.
+    /// Identity of the event; a second one with this id is passed over. The router's are of the name, the
+    /// CloudEvents source and the CloudEvents id.
     pub id: String,
     /// Its data.
     pub data: Arc<Value>,

@@ -35,6 +35,7 @@ pub mod header;
 pub mod history;
 pub mod id;
 pub mod journal;
+pub mod letter;
 pub mod limit;
 pub mod limits;
 pub mod metric;

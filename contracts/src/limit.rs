@@ -27,7 +27,7 @@ pub const INLINE_SNAPSHOT_BYTES: usize = 524_288;
 pub const LISTED_SAGAS: usize = 1_000;
 /// Longest name of an event that a saga awaits, in bytes.
 pub const EVENT_NAME_BYTES: usize = 256;
-/// Longest id of an event, in bytes.
+/// Longest id of an event, and longest source of a CloudEvent, in bytes.
 pub const EVENT_ID_BYTES: usize = 1_024;
 /// Largest definition document, in bytes: the 1 MiB of Step Functions.
 pub const DEFINITION_BYTES: usize = 1_048_576;
@@ -59,6 +59,8 @@ pub const ERROR_NAME_BYTES: usize = 256;
 /// Longest cause of an error that a worker sends, and longest reason that an operator gives, in bytes: the
 /// 32,768 characters of Step Functions.
 pub const CAUSE_BYTES: usize = 32_768;
+/// Longest reason of a dead letter, in bytes; the broker takes 64 KiB of headers, others included.
+pub const DEAD_REASON_BYTES: usize = 1_024;
 /// Most items of a distributed Map that run at once when it does not say, or says more.
 pub const MAP_CONCURRENCY: u32 = 1_000;
 /// Most items that are read from an object in one go.

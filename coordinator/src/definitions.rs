@@ -11,17 +11,22 @@ use dirigent_contracts::{
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long a missing version is waited for before its saga becomes an incident.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a version that was waited for in vain is only looked for: each entry of its sagas asks for it, and
+/// their whole partition would wait.
+const MEMORY: Duration = Duration::from_mins(1);
 
 /// The programs of all definitions that were asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Definitions {
     store: DefinitionStore,
     programs: Arc<Mutex<HashMap<DefinitionDigest, Arc<Program>>>>,
+    /// Since when versions are known to be missing.
+    missing: Arc<Mutex<HashMap<DefinitionDigest, Instant>>>,
 }
 
 impl Definitions {
@@ -29,6 +34,7 @@ impl Definitions {
         Self {
             store,
             programs: Arc::default(),
+            missing: Arc::default(),
         }
     }
 
@@ -93,17 +99,34 @@ impl Definitions {
     }
 
     async fn document(&self, name: &DefinitionName, digest: &DefinitionDigest) -> Option<String> {
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         loop {
             match self.store.document(name, digest).await {
                 Ok(Some(document)) => return Some(document),
-                Ok(None) if began.elapsed() > PATIENCE => return None,
+                Ok(None) if began.elapsed() > PATIENCE || self.is_missing(digest) => {
+                    self.remember_missing(digest);
+                    return None;
+                }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(definition = %name, %error, "the definition cannot be read yet");
                 }
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    fn is_missing(&self, digest: &DefinitionDigest) -> bool {
+        self.missing.lock().is_ok_and(|missing| {
+            let since = missing.get(digest);
+            since.is_some_and(|since| since.elapsed() < MEMORY)
+        })
+    }
+
+    fn remember_missing(&self, digest: &DefinitionDigest) {
+        if let Ok(mut missing) = self.missing.lock() {
+            missing.retain(|_, since| since.elapsed() < MEMORY);
+            missing.entry(digest.clone()).or_insert_with(Instant::now);
         }
     }
 }

@@ -4,6 +4,9 @@
 //! journals and commands stay small, and whatever reads a message puts its body back before it looks at it.
 //! A body is named by its SHA-256: putting it twice is putting it once, and what comes back is what was put.
 //!
+//! Any server of the bucket answers a reader, also one that is behind the others. So only the leader's word counts
+//! that a body is missing.
+//!
 //! Nobody removes a body. The bucket forgets it by age, and that is longer than any message that names it
 //! is kept; whoever needs one for longer puts it again from time to time.
 
@@ -11,13 +14,16 @@ use async_nats::{
     HeaderMap,
     jetstream::{
         Context,
-        object_store::{InfoErrorKind, ObjectMetadata, ObjectStore},
+        message::StreamMessage,
+        object_store::{InfoErrorKind, ObjectInfo, ObjectMetadata, ObjectStore},
+        stream::LastRawMessageErrorKind,
     },
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use bytes::Bytes;
 use dirigent_contracts::{header, limit, subject};
 use sha2::{Digest as _, Sha256};
-use std::{error::Error, fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io::ErrorKind, str::FromStr, sync::Arc, time::Duration};
 use tokio::{io::AsyncReadExt as _, sync::OnceCell};
 
 /// A body that was put longer ago is put again when it is needed again, so that it lives on.
@@ -115,6 +121,11 @@ impl PayloadError {
         matches!(self, Self::Broker { .. })
     }
 
+    fn behind(name: PayloadName) -> Self {
+        let reason = "the server that answered is behind the others".to_owned();
+        Self::Broker { name, reason }
+    }
+
     fn broker(name: PayloadName, error: &dyn Error) -> Self {
         let mut reason = error.to_string();
         let mut source = error.source();
@@ -187,28 +198,72 @@ impl Payloads {
     /// If there is none of that name, if it is larger, or if the broker does not do its part.
     pub async fn get(&self, name: PayloadName, most: usize) -> Result<Bytes, PayloadError> {
         let store = self.store(name).await?;
-        match store.info(name.to_string()).await {
-            Ok(info) if info.size > most => {
-                let found = info.size;
+        let found = match store.info(name.to_string()).await {
+            Ok(info) => (!info.deleted).then_some(info.size),
+            Err(error) if error.kind() == InfoErrorKind::NotFound => None,
+            Err(error) => return Err(PayloadError::broker(name, &error)),
+        };
+        match found {
+            Some(found) if found > most => {
                 return Err(PayloadError::TooLarge { name, found, most });
             }
-            Ok(info) if !info.deleted => {}
-            Err(error) if error.kind() != InfoErrorKind::NotFound => {
-                return Err(PayloadError::broker(name, &error));
-            }
-            Ok(_) | Err(_) => return Err(PayloadError::Missing(name)),
+            Some(_) => {}
+            None if self.is_missing(name).await? => return Err(PayloadError::Missing(name)),
+            None => return Err(PayloadError::behind(name)),
         }
         // One that is put again while it is read comes back in part, or not to its end.
         for _ in 0..READINGS {
             let object = store.get(name.to_string()).await;
             let mut object = object.map_err(|error| PayloadError::broker(name, &error))?;
             let mut body = Vec::with_capacity(object.info.size);
-            let read = tokio::time::timeout(READING_TIME, object.read_to_end(&mut body)).await;
-            if matches!(read, Ok(Ok(_))) && PayloadName::of(&body) == name {
-                return Ok(body.into());
+            let reading = tokio::time::timeout(READING_TIME, object.read_to_end(&mut body));
+            match reading.await {
+                Ok(Ok(_)) if PayloadName::of(&body) == name => return Ok(body.into()),
+                Ok(Ok(_)) => {}
+                // It was read to its end, and its digest is not the one that stands at it.
+                Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {}
+                // Nothing comes, and there is nothing to come.
+                _ if self.is_hollow(name, &object.info).await? => {}
+                Ok(Err(error)) => return Err(PayloadError::broker(name, &error)),
+                Err(late) => return Err(PayloadError::broker(name, &late)),
             }
         }
         Err(PayloadError::Damaged(name))
+    }
+
+    /// Whether there is no body of that name, as the leader has it.
+    async fn is_missing(&self, name: PayloadName) -> Result<bool, PayloadError> {
+        let object = URL_SAFE.encode(name.to_string());
+        let told = self.last(name, &format!("M.{object}")).await?;
+        let Some(told) = told else { return Ok(true) };
+        let info: ObjectInfo = serde_json::from_slice(&told.payload)
+            .map_err(|error| PayloadError::broker(name, &error))?;
+        Ok(info.deleted)
+    }
+
+    /// Whether nothing is there of what should be the bytes of a body, as the leader has it.
+    async fn is_hollow(&self, name: PayloadName, info: &ObjectInfo) -> Result<bool, PayloadError> {
+        let chunk = self.last(name, &format!("C.{}", info.nuid)).await?;
+        Ok(chunk.is_none())
+    }
+
+    /// The last message of a subject of the bucket, from its leader.
+    async fn last(
+        &self,
+        name: PayloadName,
+        subject: &str,
+    ) -> Result<Option<StreamMessage>, PayloadError> {
+        let bucket = subject::PAYLOADS_BUCKET;
+        let stream = self.context.get_stream_no_info(format!("OBJ_{bucket}"));
+        let stream = stream
+            .await
+            .map_err(|error| PayloadError::broker(name, &error))?;
+        let subject = format!("$O.{bucket}.{subject}");
+        match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(PayloadError::broker(name, &error)),
+        }
     }
 
     /// The body of a message as it travels: itself, or nothing if it is larger than

@@ -1,7 +1,8 @@
 //! One delivered command, from its bytes to its acknowledgement.
 //!
 //! Order: the handler ends -> its outcome is remembered -> the reply is stored -> the command is
-//! acknowledged. While the handler runs, the broker hears that it is still in progress.
+//! acknowledged. Until then the broker hears that it is still in progress, whatever takes so long: the handler,
+//! or a broker that does not store what is to be stored.
 
 use crate::{
     backoff::insist,
@@ -15,10 +16,17 @@ use crate::{
 };
 use async_nats::{
     HeaderMap,
-    jetstream::{self, message::AckKind},
+    jetstream::{
+        self, ErrorCode,
+        context::{PublishError, PublishErrorKind},
+        message::AckKind,
+    },
 };
+use bytes::Bytes;
 use dirigent_contracts::{
-    envelope, error_name, header, subject,
+    envelope, error_name, header,
+    letter::{self, Letter},
+    subject,
     task::{Command, TaskResult, Timing},
     time::Timestamp,
 };
@@ -28,6 +36,7 @@ use opentelemetry::trace::FutureExt as _;
 use std::{
     any::Any,
     convert::Infallible,
+    error::Error as _,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -56,12 +65,20 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Executes one command. What is logged meanwhile, by a handler too, tells which saga it is about.
+    /// Executes one command.
     pub(crate) async fn execute(&self, message: jetstream::Message) {
         let _occupied = self.meter.occupy();
-        let command = match self.read(&message).await {
+        tokio::select! {
+            () = self.see_through(&message) => {}
+            never = keep_alive(&message, self.progress_interval) => match never {},
+        }
+    }
+
+    /// What is logged meanwhile, by a handler too, tells which saga it is about.
+    async fn see_through(&self, message: &jetstream::Message) {
+        let command = match self.read(message).await {
             Ok(command) => Arc::new(command),
-            Err(reason) => return self.lay_aside(&message, &reason).await,
+            Err(reason) => return self.lay_aside(message, &reason).await,
         };
         let parentage = Parentage::read(message.headers.as_ref());
         let lines = tracing::error_span!(
@@ -73,7 +90,7 @@ impl Executor {
             task = %command.task,
             command = %command.command,
         );
-        self.answer(&message, command, &parentage)
+        self.answer(message, command, &parentage)
             .instrument(lines)
             .await;
     }
@@ -119,11 +136,9 @@ impl Executor {
         }
         let result = {
             let work = self.work(context, &command).with_context(span.context());
-            let alive = keep_alive(message, self.progress_interval);
             let beating = beat(&replier, command.heartbeat_ms, &pulse);
             tokio::select! {
                 result = work => result,
-                never = alive => match never {},
                 never = beating => match never {},
             }
         };
@@ -197,19 +212,24 @@ impl Executor {
             .info()
             .map(|info| format!("{}/{}", info.stream, info.stream_sequence));
         let source = source.unwrap_or_default();
-        let mut headers = HeaderMap::new();
-        headers.insert(header::MESSAGE_ID, format!("dead.{source}"));
-        headers.insert(header::DEAD_SUBJECT, message.subject.as_str());
-        headers.insert(header::DEAD_SOURCE, source.as_str());
-        headers.insert(header::DEAD_REASON, reason.replace(['\r', '\n'], " "));
+        let id = format!("dead.{source}");
+        let letter = Letter {
+            subject: &message.subject,
+            source: &source,
+            reason,
+        };
+        // With its headers: one may name a body that is found when the command is published again.
+        let mut headers = own_headers(message);
+        headers.insert(header::MESSAGE_ID, id.as_str());
+        add(&mut headers, letter.headers());
+        let mut bare = HeaderMap::new();
+        bare.insert(header::MESSAGE_ID, id.as_str());
+        add(&mut bare, letter.headers_without_body());
         insist("keeping a dead letter", || async {
-            let letter = subject::dead_letter("command");
-            let body = message.payload.clone();
-            let stored = self
-                .jetstream
-                .publish_with_headers(letter, headers.clone(), body)
-                .await?;
-            stored.await
+            match self.keep(headers.clone(), message.payload.clone()).await {
+                Err(error) if is_refused(&error) => self.keep(bare.clone(), Bytes::new()).await,
+                kept => kept,
+            }
         })
         .await;
         self.meter.dead_letter();
@@ -217,6 +237,43 @@ impl Executor {
             debug!(%error, "a command that cannot be read comes again");
         }
     }
+
+    async fn keep(&self, headers: HeaderMap, body: Bytes) -> Result<(), PublishError> {
+        let letter = subject::dead_letter("command");
+        let stored = self
+            .jetstream
+            .publish_with_headers(letter, headers, body)
+            .await?;
+        stored.await.map(drop)
+    }
+}
+
+/// The headers that belong to a message, and not to its delivery.
+fn own_headers(message: &jetstream::Message) -> HeaderMap {
+    let mut own = HeaderMap::new();
+    for (name, values) in message.headers.iter().flat_map(HeaderMap::iter) {
+        if letter::is_of_message(name.as_ref()) {
+            for value in values {
+                own.append(name.clone(), value.clone());
+            }
+        }
+    }
+    own
+}
+
+fn add(headers: &mut HeaderMap, further: Vec<(&'static str, String)>) {
+    for (name, value) in further {
+        headers.insert(name, value);
+    }
+}
+
+/// Whether the broker will never take a message, because of its size.
+fn is_refused(error: &PublishError) -> bool {
+    let said = error.source().and_then(|said| said.downcast_ref());
+    let code = said.map(jetstream::Error::error_code);
+    error.kind() == PublishErrorKind::MaxPayloadExceeded
+        || code == Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)
+        || code == Some(ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM)
 }
 
 /// When the broker stored a command.

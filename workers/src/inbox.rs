@@ -1,6 +1,7 @@
 //! The inbox: what became of an effect, remembered by its id, so that it is not done twice.
 //!
-//! A success is remembered until it is too old for any redelivery; a failure is not, because the next
+//! A success is remembered for as long as the bucket says: as long as journals are kept, if nobody changed it,
+//! which is longer than a worker that has done its work keeps a command unanswered. A failure is not, because the next
 //! attempt has the same effect id. An undo leaves a mark that keeps its effect from being done late.
 //! Two deliveries in one process wait for each other; two processes that run one effect at the same
 //! moment are told apart only by the service's own store.

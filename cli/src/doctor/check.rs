@@ -456,7 +456,8 @@ fn router(reading: &Reading) -> Vec<Finding> {
             Finding::problem(
                 "router",
                 format!("{stream} has no consumer {}", subject::ROUTER_CONSUMER),
-                "restart a coordinator: it makes a new one; what came meanwhile it does not hear",
+                "a coordinator that runs makes a new one within seconds, or its log says why not; what \
+                 came meanwhile it does not hear",
             )
         })
         .collect();

@@ -12,8 +12,10 @@ use dirigent_contracts::{
 };
 
 impl Api {
-    /// All that the definition needs on the broker is made before it is deployed: a trigger event
-    /// that comes right after the answer starts its saga.
+    /// All that the definition needs on the broker is made before it is deployed, and this coordinator routes
+    /// by its rules before it answers: a trigger event that comes right after the answer starts its saga. Only
+    /// an event to which another definition listens too may be taken by another coordinator, in the moment
+    /// until that has heard of the deployment.
     pub(super) async fn deploy(&self, request: DeployRequest) -> Result<DeployAnswer, Refusal> {
         let DeployRequest { name, document } = request;
         let compiled = contain(|| compile(name.as_str(), &document)).map_err(|why| {
@@ -37,6 +39,7 @@ impl Api {
         let limits = self.broker.installation.limits();
         check_definition(&limits, &document, &parsed.definition)?;
         if let Ok(wishes) = Wishes::of(&parsed.definition) {
+            self.router.check(&wishes).await?;
             self.router.prepare(&wishes).await?;
         }
         for task in parsed.definition.tasks() {
@@ -44,6 +47,7 @@ impl Api {
         }
         let store = self.definitions.store();
         let changed = store.deploy(&name, &parsed.digest, &document).await?;
+        self.router.refresh().await?;
         Ok(DeployAnswer {
             name,
             digest: parsed.digest,

@@ -10,7 +10,7 @@ use dirigent_contracts::{
     api::{
         DeadLetter, DeadLettersAnswer, DeadLettersRequest, ErrorCode, ReplayAnswer, ReplayRequest,
     },
-    header, subject,
+    header, letter, subject,
 };
 
 /// Letters of a list, if no number is asked for.
@@ -76,10 +76,18 @@ impl Api {
         let message = stream.direct_get(request.number).await.map_err(|_| {
             Refusal::not_found(format!("there is no dead letter number {}", request.number))
         })?;
-        let subject = message
-            .headers
-            .get(header::DEAD_SUBJECT)
-            .map(ToString::to_string);
+        let header = |name: &str| message.headers.get(name).map(ToString::to_string);
+        if header(header::DEAD_WITHOUT_BODY).is_some() {
+            let source = header(header::DEAD_SOURCE).unwrap_or_default();
+            return Err(Refusal::new(
+                ErrorCode::Conflict,
+                format!(
+                    "the letter was kept without its body, which was too large: publish what stands in \
+                     {source} again"
+                ),
+            ));
+        }
+        let subject = header(header::DEAD_SUBJECT);
         let subject = subject.ok_or_else(|| {
             Refusal::new(
                 ErrorCode::Conflict,
@@ -89,16 +97,7 @@ impl Api {
         let mut again = Outgoing::new(subject.clone(), message.payload.to_vec());
         for (name, values) in message.headers.iter() {
             let name: &str = name.as_ref();
-            let is_ours = [
-                header::DEAD_REASON,
-                header::DEAD_SUBJECT,
-                header::DEAD_SOURCE,
-            ]
-            .contains(&name);
-            if let Some(value) = values
-                .last()
-                .filter(|_| !is_ours && !name.starts_with("Nats-"))
-            {
+            if let Some(value) = values.last().filter(|_| letter::is_of_message(name)) {
                 again = again.with_header(name.to_string(), value.to_string());
             }
         }

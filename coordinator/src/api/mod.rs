@@ -75,7 +75,12 @@ impl From<Busy> for Refusal {
 
 impl From<BrokerError> for Refusal {
     fn from(error: BrokerError) -> Self {
-        Self::new(ErrorCode::Unavailable, error.to_string())
+        let code = match error {
+            // Another try would find the same.
+            BrokerError::Unfit { .. } => ErrorCode::Conflict,
+            _ => ErrorCode::Unavailable,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

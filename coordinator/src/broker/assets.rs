@@ -65,25 +65,29 @@ pub(super) async fn prepare(
             context,
             settings,
             subject::PARTITIONS_BUCKET,
-            "Leases and members"
+            "Leases and members",
+            Duration::ZERO,
         ),
         bucket(
             context,
             settings,
             subject::DEFINITIONS_BUCKET,
-            "Definitions by name and version"
+            "Definitions by name and version",
+            Duration::ZERO,
         ),
         bucket(
             context,
             settings,
             subject::SAGAS_BUCKET,
-            "Snapshots of live sagas"
+            "Snapshots of live sagas",
+            Duration::ZERO,
         ),
         bucket(
             context,
             settings,
             subject::INBOX_BUCKET,
-            "What workers remember of effects"
+            "What workers remember of effects",
+            settings.retention_of_new(),
         ),
     );
     let (partitions_bucket, definitions, sagas, _) = buckets?;
@@ -303,11 +307,13 @@ fn is_journal(stream: &Config) -> bool {
     stream.subjects.iter().any(|it| it.starts_with(filter))
 }
 
+/// A bucket, and how long its keys are kept if it is created; for ever if that is zero.
 async fn bucket(
     context: &Context,
     settings: &Settings,
     name: &str,
     description: &str,
+    max_age: Duration,
 ) -> Result<Store, BrokerError> {
     match context.get_key_value(name).await {
         Ok(store) => {
@@ -327,6 +333,7 @@ async fn bucket(
         bucket: name.to_owned(),
         description: description.to_owned(),
         history: 1,
+        max_age,
         storage: StorageType::File,
         num_replicas: settings.replicas,
         limit_markers: Some(REMOVAL_MARKER),

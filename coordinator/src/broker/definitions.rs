@@ -234,6 +234,11 @@ impl DefinitionStore {
             .unwrap_or_default()
     }
 
+    /// Another number whenever [`Self::list`] is another one.
+    pub(crate) fn generation(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
     /// Changes whenever [`Self::list`] does.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()

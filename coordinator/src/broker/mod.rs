@@ -7,6 +7,7 @@ pub(crate) mod assets;
 pub(crate) mod definitions;
 pub(crate) mod installation;
 pub(crate) mod journal;
+pub(crate) mod letters;
 pub(crate) mod listing;
 pub(crate) mod objects;
 pub(crate) mod publisher;

@@ -2,7 +2,8 @@
 //!
 //! An object is read chunk by chunk, never whole, and parsed as it comes by a thread of its own. A
 //! reader stays open between two questions about the same items; one that was lost, with its
-//! coordinator, is opened again and passes over what was read before.
+//! coordinator, is opened again and passes over what was read before: so many items of an object, which
+//! must be the same one, and of a listing the names up to the last one, whatever came and went since.
 
 use super::BrokerError;
 use crate::engine::store::{Content, Format, ItemSource, Items, StoreRequest, StoredObject};
@@ -52,10 +53,37 @@ pub(crate) struct Objects {
 struct Reader {
     items: mpsc::Receiver<Result<Value, String>>,
     read: u64,
+    /// What is read: the object's own id, or of a listing the last name that was told.
     version: String,
 }
 
+impl Reader {
+    /// Passes over what was read before. It could be read then, so what cannot be read now is worth another
+    /// try; and an end before it is no end of the items.
+    async fn pass_over(&mut self, skip: u64, name: &str) -> Result<(), Trouble> {
+        while self.read < skip {
+            match self.items.recv().await {
+                Some(Ok(_)) => self.read += 1,
+                Some(Err(reason)) => {
+                    return Err(Trouble::Passing(format!(
+                        "{name}, item {}: {reason}",
+                        self.read
+                    )));
+                }
+                None => {
+                    return Err(Trouble::Final(format!(
+                        "{name} has {} items, fewer than the {skip} that were read from it before",
+                        self.read
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Why a request failed: for good, or perhaps not.
+#[derive(Debug, PartialEq)]
 enum Trouble {
     Final(String),
     Passing(String),
@@ -162,6 +190,11 @@ impl Objects {
                 }
                 Some(Ok(item)) => {
                     reader.read += 1;
+                    if matches!(source.content, Content::Listing { .. })
+                        && let Some(name) = item["Key"].as_str()
+                    {
+                        name.clone_into(&mut reader.version);
+                    }
                     bytes += item.to_string().len();
                     items.push(Arc::new(item));
                 }
@@ -191,9 +224,11 @@ impl Objects {
     ) -> Result<Reader, Trouble> {
         let store = self.bucket(&source.bucket).await?;
         let (sender, items) = mpsc::channel(READ_AHEAD);
-        let found = match &source.content {
+        // Earlier builds gave a listing no version: all that is known is how many were told.
+        let version = version.filter(|version| !version.is_empty());
+        let (found, passed) = match &source.content {
             Content::Listing { prefix } => {
-                let objects = list(&store, prefix).await?;
+                let objects = list(&store, prefix, version).await?;
                 tokio::spawn(async move {
                     for object in objects {
                         if sender.send(Ok(object)).await.is_err() {
@@ -201,7 +236,8 @@ impl Objects {
                         }
                     }
                 });
-                String::new()
+                let passed = if version.is_some() { skip } else { 0 };
+                (version.unwrap_or_default().to_owned(), passed)
             }
             Content::Object { key, format } => {
                 let info = store.info(key).await.map_err(|error| match error.kind() {
@@ -226,7 +262,7 @@ impl Objects {
                         drop(sender.blocking_send(Err(reason)));
                     }
                 });
-                info.nuid
+                (info.nuid, 0)
             }
         };
         if version.is_some_and(|version| version != found) {
@@ -237,12 +273,10 @@ impl Objects {
         }
         let mut reader = Reader {
             items,
-            read: 0,
+            read: passed,
             version: found,
         };
-        while reader.read < skip && reader.items.recv().await.is_some() {
-            reader.read += 1;
-        }
+        reader.pass_over(skip, &source.name()).await?;
         Ok(reader)
     }
 
@@ -262,14 +296,19 @@ impl Objects {
     }
 }
 
-/// The objects of a bucket, in the words of S3's ListObjectsV2, by name.
-async fn list(store: &ObjectStore, prefix: &str) -> Result<Vec<Value>, Trouble> {
+/// The objects of a bucket whose names come after one, in the words of S3's ListObjectsV2, by name.
+async fn list(
+    store: &ObjectStore,
+    prefix: &str,
+    after: Option<&str>,
+) -> Result<Vec<Value>, Trouble> {
     let passing = |error: &dyn fmt::Display| Trouble::Passing(error.to_string());
     let mut listed = store.list().await.map_err(|error| passing(&error))?;
     let mut objects = Vec::new();
     while let Some(info) = listed.next().await {
         let info = info.map_err(|error| passing(&error))?;
-        if info.deleted || !info.name.starts_with(prefix) {
+        let was_told = after.is_some_and(|after| info.name.as_str() <= after);
+        if info.deleted || was_told || !info.name.starts_with(prefix) {
             continue;
         }
         objects.push((
@@ -520,6 +559,35 @@ mod tests {
     fn json_at(pointer: &str, text: &'static str) -> Vec<Result<Value, String>> {
         let pointer = pointer.to_owned();
         parsed(&Format::Json { pointer }, text)
+    }
+
+    fn reader(items: &[Result<Value, String>]) -> Reader {
+        let (sender, receiver) = mpsc::channel(100);
+        for item in items {
+            sender.try_send(item.clone()).unwrap();
+        }
+        Reader {
+            items: receiver,
+            read: 0,
+            version: "v".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_is_passed_over_whole_or_not_at_all() {
+        let item = |n: u32| Ok(json!(n));
+        let mut whole = reader(&[item(0), item(1), item(2)]);
+        assert_eq!(whole.pass_over(2, "b/o").await, Ok(()));
+        assert_eq!(whole.items.recv().await, Some(item(2)));
+        let mut broken = reader(&[item(0), Err("the broker is away".to_owned())]);
+        let reason = "b/o, item 1: the broker is away".to_owned();
+        assert_eq!(
+            broken.pass_over(2, "b/o").await,
+            Err(Trouble::Passing(reason))
+        );
+        let short = reader(&[item(0)]).pass_over(2, "b/o").await;
+        let reason = "b/o has 1 items, fewer than the 2 that were read from it before".to_owned();
+        assert_eq!(short, Err(Trouble::Final(reason)));
     }
 
     #[test]

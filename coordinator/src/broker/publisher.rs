@@ -80,19 +80,6 @@ impl Outgoing {
         self.with_header(header::CONTENT_TYPE, media_type.to_owned())
     }
 
-    /// Makes it a dead letter: where it came from, and why it is dead.
-    pub(crate) fn with_dead_letter(self, subject: &str, source: &str, reason: &str) -> Self {
-        // A header is one line.
-        let reason = reason
-            .split(['\r', '\n'])
-            .map(str::trim)
-            .collect::<Vec<_>>()
-            .join(" ");
-        self.with_header(header::DEAD_SUBJECT, subject.to_owned())
-            .with_header(header::DEAD_SOURCE, source.to_owned())
-            .with_header(header::DEAD_REASON, reason)
-    }
-
     pub(crate) fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: String) -> Self {
         self.headers.push((name.into(), value));
         self

@@ -33,7 +33,7 @@ pub struct Items {
     pub items: Vec<Arc<Value>>,
     /// Whether there are no more.
     pub last: bool,
-    /// The version of the object: all items come from one.
+    /// The version of the object: all items come from one. Of a listing, the last name that it told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }

@@ -15,6 +15,7 @@ use crate::{
     broker::{
         installation::Installation,
         journal::{Delivered, JournalReader},
+        letters::DeadLetter,
         objects::Objects,
         publisher::{IfFull, Outgoing, Publisher},
         snapshots::{Fence, Loaded, SaveError, Snapshots},
@@ -31,6 +32,7 @@ use dirigent_contracts::{
     api::SagaSummary,
     id::{JournalSeq, PartitionId, SagaAddress},
     journal::Entry,
+    letter::Letter,
     outcome::SagaStatus,
     subject::{self, EntryKind, JournalSubject},
     time::Timestamp,
@@ -334,18 +336,19 @@ impl Processor {
                 reason = %Payload(self.tools.settings.log_payloads, reason),
                 "an entry of the journal cannot be read"
             );
-            let letter = Outgoing::new(subject::dead_letter("journal"), delivered.body.to_vec())
-                .with_message_id(format!("journal-{}-{}", self.partition, delivered.seq))
-                .with_dead_letter(
-                    &delivered.subject,
-                    &format!(
-                        "{}/{}",
-                        subject::journal_stream(self.partition),
-                        delivered.seq
-                    ),
-                    &reason.to_string(),
-                );
-            drop(self.tools.publisher.publish(letter));
+            let stream = subject::journal_stream(self.partition);
+            let letter = DeadLetter {
+                kind: "journal",
+                id: format!("journal-{}-{}", self.partition, delivered.seq),
+                letter: Letter {
+                    subject: &delivered.subject,
+                    source: &format!("{stream}/{}", delivered.seq),
+                    reason: &reason.to_string(),
+                },
+                headers: Vec::new(),
+                body: delivered.body.to_vec(),
+            };
+            drop(letter.keep(&self.tools.publisher));
             self.tools.settings.metrics.dead_letter("journal");
         };
         decode_entry(self.partition, delivered)

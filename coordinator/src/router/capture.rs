@@ -1,8 +1,9 @@
 //! Which stream keeps the events of a subject, and the consumer that reads them there.
 //!
-//! A subject that no stream keeps is added to ours. Filters of the shared consumer only ever grow:
-//! an event that passes by while two coordinators disagree would be lost, one too many is only a dead
-//! letter.
+//! A subject that no stream keeps is added to ours. One of which another's stream keeps a part cannot be, as
+//! streams may not overlap: a definition that wishes it is refused when it is deployed. Filters of the
+//! shared consumer only ever grow: an event that passes by while two coordinators disagree would be lost,
+//! one too many is only a dead letter.
 
 use super::rule::{Feed, matches, without_subsumed};
 use crate::{
@@ -11,9 +12,9 @@ use crate::{
 };
 use async_nats::jetstream::{
     Context,
-    consumer::{self, AckPolicy, DeliverPolicy, IntoConsumerConfig as _, pull},
+    consumer::{self, AckPolicy, DeliverPolicy, pull},
     context::ConsumerInfoErrorKind,
-    stream::{Config, DiscardPolicy, StorageType},
+    stream::{Config, ConsumerCreateStrictErrorKind, DiscardPolicy, StorageType},
 };
 use dirigent_contracts::subject;
 use futures::TryStreamExt;
@@ -32,6 +33,14 @@ const TRIES: usize = 10;
 
 /// A subject that some stream must keep, and for what it is read, if it is.
 type Wish = (String, Option<Feed>);
+
+/// A stream that keeps a subject, or a part of it.
+struct Keeper {
+    stream: String,
+    /// Those of its subjects that overlap with it.
+    subjects: Vec<String>,
+    is_whole: bool,
+}
 
 /// The subjects that are kept, and where.
 #[derive(Clone, Debug)]
@@ -70,6 +79,42 @@ impl Captures {
             .unwrap_or_default()
     }
 
+    /// Forgets what is known of a stream whose consumers are gone: what is kept where is looked for anew.
+    pub(super) fn forget(&self, stream: &str) {
+        if let Ok(mut listened) = self.listened.lock() {
+            listened.retain(|(known, _)| known != stream);
+        }
+        if let Ok(mut known) = self.known.lock() {
+            known.clear();
+        }
+    }
+
+    /// Refuses a subject of which another's stream keeps only a part: the rest would be kept nowhere.
+    pub(super) async fn check(&self, subject: &str, feed: Option<Feed>) -> Result<(), BrokerError> {
+        if self.is_known(&(subject.to_owned(), feed)) {
+            return Ok(());
+        }
+        let keepers = self.keeping(subject).await?;
+        if keepers.iter().any(|keeper| keeper.is_whole) {
+            return Ok(());
+        }
+        let other = keepers.into_iter().find(|keeper| !keeper.is_ours());
+        let Some(Keeper {
+            stream, subjects, ..
+        }) = other
+        else {
+            return Ok(());
+        };
+        let subjects = subjects.join(", ");
+        Err(BrokerError::Unfit {
+            stream,
+            problem: format!(
+                "of {subject:?} it keeps only {subjects}, and nobody may keep the rest"
+            ),
+            remedy: format!("add {subject:?} to it in place of these, or listen to {subjects}"),
+        })
+    }
+
     /// Makes sure that a stream keeps the subject, and if it is listened to, that it is read.
     pub(super) async fn ensure(
         &self,
@@ -78,7 +123,7 @@ impl Captures {
     ) -> Result<(), BrokerError> {
         let _one_at_a_time = self.changing.lock().await;
         let wish = (subject.to_owned(), feed);
-        if self.known.lock().is_ok_and(|known| known.contains(&wish)) {
+        if self.is_known(&wish) {
             return Ok(());
         }
         let streams = self.streams(subject).await?;
@@ -100,6 +145,10 @@ impl Captures {
         Ok(())
     }
 
+    fn is_known(&self, wish: &Wish) -> bool {
+        self.known.lock().is_ok_and(|known| known.contains(wish))
+    }
+
     async fn has_consumer(&self, stream: &str, feed: Feed) -> Result<bool, BrokerError> {
         let failed = |error: &dyn std::error::Error| {
             BrokerError::request(format!("the consumers of {stream}"), error)
@@ -113,12 +162,18 @@ impl Captures {
         }
     }
 
-    /// The streams that keep the subject; ours, if there was none.
+    /// The streams that keep the subject; ours, if there was none. Where another's stream keeps a part of it by
+    /// now, that part is all that can be had.
     async fn streams(&self, subject: &str) -> Result<Vec<String>, BrokerError> {
         for _ in 0..TRIES {
             let found = self.keeping(subject).await?;
-            if !found.is_empty() {
-                return Ok(found);
+            let is_whole = found.iter().any(|keeper| keeper.is_whole);
+            let other = found.iter().find(|keeper| !keeper.is_ours());
+            if let Some(Keeper { stream, .. }) = other.filter(|_| !is_whole) {
+                tracing::warn!(stream, subject, "only a part of the events is kept");
+            }
+            if is_whole || other.is_some() {
+                return Ok(found.into_iter().map(|keeper| keeper.stream).collect());
             }
             self.keep(subject).await?;
         }
@@ -129,7 +184,7 @@ impl Captures {
         })
     }
 
-    async fn keeping(&self, subject: &str) -> Result<Vec<String>, BrokerError> {
+    async fn keeping(&self, subject: &str) -> Result<Vec<Keeper>, BrokerError> {
         let failed = |error: &dyn std::error::Error| {
             BrokerError::request(format!("the streams that keep {subject:?}"), error)
         };
@@ -141,12 +196,14 @@ impl Captures {
                 .get_stream(&name)
                 .await
                 .map_err(|error| failed(&error))?;
-            let subjects = &stream.cached_info().config.subjects;
-            if subjects
-                .iter()
-                .any(|kept| matches(kept, subject) || matches(subject, kept))
-            {
-                found.push(name);
+            let mut subjects = stream.cached_info().config.subjects.clone();
+            subjects.retain(|kept| matches(kept, subject) || matches(subject, kept));
+            if !subjects.is_empty() {
+                found.push(Keeper {
+                    stream: name,
+                    is_whole: subjects.iter().any(|kept| matches(kept, subject)),
+                    subjects,
+                });
             }
         }
         Ok(found)
@@ -200,37 +257,50 @@ impl Captures {
             .get_stream_no_info(stream)
             .await
             .map_err(|error| failed(&error))?;
-        let existing = match handle.consumer_info(consumer).await {
-            Ok(info) => Some(info),
-            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
-            // What it listens to already is not known, and must not be forgotten.
-            Err(error) => return Err(failed(&error)),
+        let new = pull::Config {
+            durable_name: Some(consumer.to_owned()),
+            description: Some("Starts and continues sagas".to_owned()),
+            filter_subjects: vec![subject.to_owned()],
+            // Events from now on; of those from before nobody knew what to do.
+            deliver_policy: DeliverPolicy::New,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            max_ack_pending: MOST_PENDING,
+            ..pull::Config::default()
         };
-        let config = match existing {
-            Some(info) => {
-                let Some(config) = with_filter(info.config, subject) else {
+        let mut tries = 0;
+        loop {
+            match handle.consumer_info(consumer).await {
+                Ok(info) => {
+                    if let Some(config) = with_filter(info.config, subject) {
+                        let widened = handle.create_consumer(config).await;
+                        widened.map_err(|error| failed(&error))?;
+                    }
                     return Ok(());
-                };
-                config
+                }
+                Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {}
+                // What it listens to already is not known, and must not be forgotten.
+                Err(error) => return Err(failed(&error)),
             }
-            None => pull::Config {
-                durable_name: Some(consumer.to_owned()),
-                description: Some("Starts and continues sagas".to_owned()),
-                filter_subjects: vec![subject.to_owned()],
-                // Events from now on; of those from before nobody knew what to do.
-                deliver_policy: DeliverPolicy::New,
-                ack_policy: AckPolicy::Explicit,
-                ack_wait: ACK_WAIT,
-                max_ack_pending: MOST_PENDING,
-                ..pull::Config::default()
+            match handle.create_consumer_strict(new.clone()).await {
+                Ok(_) => return Ok(()),
+                // Another coordinator was faster, perhaps with another subject.
+                Err(error)
+                    if error.kind() == ConsumerCreateStrictErrorKind::AlreadyExists
+                        && tries < TRIES =>
+                {
+                    tries += 1;
+                }
+                Err(error) => return Err(failed(&error)),
             }
-            .into_consumer_config(),
-        };
-        handle
-            .create_consumer(config)
-            .await
-            .map_err(|error| failed(&error))?;
-        Ok(())
+        }
+    }
+}
+
+impl Keeper {
+    /// Whether it is the stream that is there for what no other one keeps.
+    fn is_ours(&self) -> bool {
+        self.stream == subject::INBOX_STREAM
     }
 }
 

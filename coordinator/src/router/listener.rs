@@ -2,7 +2,11 @@
 //! when what follows from it is stored, and given back when it is not.
 
 use super::rule::Feed;
-use async_nats::jetstream::{self, AckKind, Context, consumer::PullConsumer};
+use async_nats::jetstream::{
+    self, AckKind, Context, ErrorCode,
+    consumer::PullConsumer,
+    stream::{ConsumerError, ConsumerErrorKind},
+};
 use futures::{StreamExt, stream::FuturesUnordered};
 use std::{collections::BTreeMap, future::Future, time::Duration};
 use tokio::task::JoinHandle;
@@ -48,6 +52,12 @@ impl Listeners {
         self.0.insert(listened, task);
     }
 
+    /// The streams whose consumers are gone. They are not listened to any more.
+    pub(super) fn gone(&mut self) -> Vec<String> {
+        let ended = self.0.extract_if(.., |_, task| task.is_finished());
+        ended.map(|((stream, _), _)| stream).collect()
+    }
+
     /// Waits until all have ended.
     pub(super) async fn ended(self) {
         for ((stream, _), task) in self.0 {
@@ -58,7 +68,15 @@ impl Listeners {
     }
 }
 
-/// Listens until `stop`; works off what was begun.
+/// Why reading broke off.
+enum Trouble {
+    /// The consumer was deleted, or its stream.
+    Gone,
+    /// It can be tried again.
+    Passing(String),
+}
+
+/// Listens until `stop`, or until the consumer is gone; works off what was begun.
 pub(super) async fn listen<F, Fut>(
     context: Context,
     stream: String,
@@ -70,8 +88,19 @@ pub(super) async fn listen<F, Fut>(
     Fut: Future<Output = bool> + Send + 'static,
 {
     while !stop.is_cancelled() {
-        if let Err(error) = consume(&context, &stream, consumer, &stop, &act).await {
-            tracing::warn!(stream, error, "events cannot be read; trying on");
+        match consume(&context, &stream, consumer, &stop, &act).await {
+            Ok(()) => {}
+            Err(Trouble::Passing(error)) => {
+                tracing::warn!(stream, error, "events cannot be read; trying on");
+            }
+            Err(Trouble::Gone) => {
+                tracing::warn!(
+                    stream,
+                    consumer,
+                    "the consumer was deleted: a new one hears what comes from then on"
+                );
+                return;
+            }
         }
         tokio::select! {
             () = stop.cancelled() => {}
@@ -86,21 +115,26 @@ async fn consume<F, Fut>(
     consumer: &str,
     stop: &CancellationToken,
     act: &F,
-) -> Result<(), String>
+) -> Result<(), Trouble>
 where
     F: Fn(jetstream::Message) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = bool> + Send + 'static,
 {
-    let consumer: PullConsumer = context
-        .get_consumer_from_stream(consumer, stream)
-        .await
-        .map_err(|error| error.to_string())?;
+    let passing = |error: &dyn std::error::Error| Trouble::Passing(error.to_string());
+    let found = context.get_consumer_from_stream(consumer, stream).await;
+    let consumer: PullConsumer = found.map_err(|error| {
+        if is_not_found(&error) {
+            Trouble::Gone
+        } else {
+            passing(&error)
+        }
+    })?;
     let mut messages = consumer
         .stream()
         .max_messages_per_batch(MOST_AT_ONCE)
         .messages()
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| passing(&error))?;
     let mut running = FuturesUnordered::new();
     let result = loop {
         tokio::select! {
@@ -108,13 +142,20 @@ where
             Some(()) = running.next(), if !running.is_empty() => {}
             message = messages.next(), if running.len() < MOST_AT_ONCE => match message {
                 Some(Ok(message)) => running.push(work(message, act)),
-                Some(Err(error)) => break Err(error.to_string()),
+                Some(Err(error)) => break Err(passing(&error)),
                 None => break Ok(()),
             },
         }
     };
     while running.next().await.is_some() {}
     result
+}
+
+fn is_not_found(error: &ConsumerError) -> bool {
+    let ConsumerErrorKind::JetStream(said) = error.kind() else {
+        return false;
+    };
+    [ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND].contains(&said.error_code())
 }
 
 async fn work<F, Fut>(message: jetstream::Message, act: &F)

@@ -16,10 +16,7 @@ pub(crate) use routing::{Place, event_entry, follow};
 
 use crate::{
     admission::Admission,
-    broker::{
-        Broker, BrokerError,
-        publisher::{Outgoing, Published},
-    },
+    broker::{Broker, BrokerError, letters::DeadLetter, publisher::Published},
     containment::contain,
     definitions::Definitions,
     logs::Payload,
@@ -29,10 +26,9 @@ use async_nats::jetstream::{self, AckKind};
 use capture::Captures;
 use dirigent_contracts::{
     event::Event,
-    header,
     id::PartitionId,
+    letter::{self, Letter},
     limits::{Limit, Limits},
-    subject,
 };
 use futures::future::join_all;
 use routing::Following;
@@ -57,7 +53,17 @@ pub(crate) struct Router {
     definitions: Definitions,
     captures: Captures,
     admission: Admission,
-    rules: Arc<RwLock<Arc<Vec<Owned>>>>,
+    rules: Arc<RwLock<Arc<Rules>>>,
+    /// One reading of the rules at a time: an earlier one must not replace a later one.
+    refreshing: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The rules of all definitions.
+#[derive(Debug, Default)]
+struct Rules {
+    /// Of which generation of the definitions they are.
+    generation: u64,
+    owned: Vec<Owned>,
 }
 
 impl Router {
@@ -74,10 +80,19 @@ impl Router {
             captures,
             admission,
             rules: Arc::default(),
+            refreshing: Arc::default(),
         }
     }
 
-    /// Makes sure that the events of a definition are kept and listened to, before it is deployed.
+    /// Refuses a definition some of whose events nobody would keep.
+    pub(crate) async fn check(&self, wishes: &Wishes) -> Result<(), BrokerError> {
+        for (subject, feed) in wishes.subjects() {
+            self.captures.check(subject, feed).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the events of a definition are kept and listened to.
     pub(crate) async fn prepare(&self, wishes: &Wishes) -> Result<(), BrokerError> {
         for (subject, feed) in wishes.subjects() {
             self.captures.ensure(subject, feed).await?;
@@ -96,6 +111,9 @@ impl Router {
         let mut listeners = listener::Listeners::default();
         loop {
             changes.mark_unchanged();
+            for stream in listeners.gone() {
+                self.captures.forget(&stream);
+            }
             let refreshed = self.refresh().await;
             if let Err(error) = &refreshed {
                 tracing::warn!(%error, "the routing rules cannot be read anew; trying on");
@@ -126,15 +144,16 @@ impl Router {
     }
 
     /// Reads the rules of all definitions, and makes sure that their events are listened to.
-    async fn refresh(&self) -> Result<(), BrokerError> {
-        let known = self
-            .rules
-            .read()
-            .map(|rules| Arc::clone(&rules))
-            .unwrap_or_default();
+    pub(crate) async fn refresh(&self) -> Result<(), BrokerError> {
+        let _one_at_a_time = self.refreshing.lock().await;
+        let known = self.rules();
+        let generation = self.definitions.store().generation();
         let mut rules = Vec::new();
         for deployed in self.definitions.store().list() {
-            let old = known.iter().find(|owned| owned.digest == deployed.digest);
+            let old = known
+                .owned
+                .iter()
+                .find(|owned| owned.digest == deployed.digest);
             let wishes = match old {
                 Some(owned) => Some(Arc::clone(&owned.wishes)),
                 None => {
@@ -144,9 +163,7 @@ impl Router {
                 }
             };
             let Some(wishes) = wishes else { continue };
-            if old.is_none() {
-                self.prepare(&wishes).await?;
-            }
+            self.prepare(&wishes).await?;
             let (definition, digest) = (deployed.name, deployed.digest);
             rules.push(Owned {
                 definition,
@@ -155,9 +172,17 @@ impl Router {
             });
         }
         if let Ok(mut current) = self.rules.write() {
-            *current = Arc::new(rules);
+            *current = Arc::new(Rules {
+                generation,
+                owned: rules,
+            });
         }
         Ok(())
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        let rules = self.rules.read();
+        rules.map(|rules| Arc::clone(&rules)).unwrap_or_default()
     }
 
     /// Does what follows from one event; true when all of it is stored.
@@ -170,6 +195,12 @@ impl Router {
         let Ok(info) = message.info() else {
             return true;
         };
+        let rules = self.rules();
+        // A definition whose rules are not read yet may listen to it too.
+        if rules.generation != self.definitions.store().generation() {
+            return false;
+        }
+        let rules = &rules.owned;
         let source = format!("{}/{}", info.stream, info.stream_sequence);
         let headers = headers(&message);
         let limits = self.broker.installation.limits();
@@ -177,12 +208,7 @@ impl Router {
             Ok(event) => event,
             Err(reason) => return self.keep_dead(&message, &source, &reason).await,
         };
-        let rules = self
-            .rules
-            .read()
-            .map(|rules| Arc::clone(&rules))
-            .unwrap_or_default();
-        if !routing::is_listened_to(&rules, &event) && info.delivered < UNHEARD_DELIVERIES {
+        if !routing::is_listened_to(rules, &event) && info.delivered < UNHEARD_DELIVERIES {
             return false;
         }
         let at = info.published.unix_timestamp_nanos() / 1_000;
@@ -193,7 +219,7 @@ impl Router {
             sequence: info.stream_sequence,
         };
         let partitions = self.broker.partitions;
-        let followed = contain(|| follow(&rules, feed, &event, place, partitions, limits.saga));
+        let followed = contain(|| follow(rules, feed, &event, place, partitions, limits.saga));
         let (entries, mut reasons) = followed.unwrap_or_else(|why| {
             let reason = format!("this build cannot evaluate its rules: {why}");
             (Vec::new(), vec![reason])
@@ -262,18 +288,20 @@ impl Router {
             reason = %Payload(self.broker.log_payloads, reason),
             "an event is a dead letter"
         );
-        let mut letter = Outgoing::new(subject::dead_letter("event"), message.payload.to_vec());
-        for (name, value) in headers(message) {
-            // The broker's own headers were for the first delivery.
-            if !name.starts_with("Nats-") {
-                letter = letter.with_header(name, value);
-            }
-        }
-        let letter = letter
-            .with_message_id(format!("dead.{source}"))
-            .with_dead_letter(&message.subject, source, reason);
-        let published = self.broker.publisher.publish(letter).await;
-        let is_kept = matches!(published, Published::Stored { .. });
+        let mut headers = headers(message);
+        headers.retain(|(name, _)| letter::is_of_message(name));
+        let letter = DeadLetter {
+            kind: "event",
+            id: format!("dead.{source}"),
+            letter: Letter {
+                subject: &message.subject,
+                source,
+                reason,
+            },
+            headers,
+            body: message.payload.to_vec(),
+        };
+        let is_kept = letter.keep(&self.broker.publisher).await;
         if is_kept {
             self.broker.metrics.dead_letter("event");
         }
@@ -296,17 +324,12 @@ fn read(
 
 /// All headers of a message. Those of dead letters are left behind when one is replayed.
 fn headers(message: &jetstream::Message) -> Vec<(String, String)> {
-    const OF_DEAD_LETTERS: [&str; 3] = [
-        header::DEAD_REASON,
-        header::DEAD_SUBJECT,
-        header::DEAD_SOURCE,
-    ];
     let Some(headers) = &message.headers else {
         return Vec::new();
     };
     headers
         .iter()
-        .filter(|(name, _)| !OF_DEAD_LETTERS.contains(&name.as_ref()))
+        .filter(|(name, _)| !letter::is_of_letter(name.as_ref()))
         .filter_map(|(name, values)| {
             let value = values.last()?;
             Some((name.to_string(), value.as_str().to_owned()))

@@ -36,7 +36,7 @@ pub(super) async fn listen(broker: Arc<Broker>, captures: Captures, stop: Cancel
         "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{}.*",
         subject::COMMANDS_STREAM
     );
-    loop {
+    while !stop.is_cancelled() {
         let config = Config {
             name: subject::ADVISORIES_STREAM.to_owned(),
             subjects: vec![subject.clone()],
@@ -53,23 +53,24 @@ pub(super) async fn listen(broker: Arc<Broker>, captures: Captures, stop: Cancel
                 .await
         };
         match prepared.await {
-            Ok(()) => break,
+            Ok(()) => {
+                let (context, broker) = (broker.context.clone(), broker.clone());
+                let act = move |message| {
+                    let broker = broker.clone();
+                    async move { take(&broker, message).await }
+                };
+                let (stream, consumer) = (subject::ADVISORIES_STREAM, subject::ROUTER_CONSUMER);
+                listener::listen(context, stream.to_owned(), consumer, stop.clone(), act).await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "poison commands cannot be listened for; trying on");
             }
         }
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => {}
             () = tokio::time::sleep(listener::LOOK_INTERVAL) => {}
         }
     }
-    let context = broker.context.clone();
-    let act = move |message| {
-        let broker = broker.clone();
-        async move { take(&broker, message).await }
-    };
-    let (stream, consumer) = (subject::ADVISORIES_STREAM, subject::ROUTER_CONSUMER);
-    listener::listen(context, stream.to_owned(), consumer, stop, act).await;
 }
 
 async fn take(broker: &Broker, message: jetstream::Message) -> bool {

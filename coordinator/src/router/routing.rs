@@ -11,6 +11,7 @@ use dirigent_contracts::{
     journal::{Entry, EventEntry, Start, Trigger},
     limits::SagaLimits,
     subject::{EntryKind, JournalSubject},
+    token,
 };
 use std::sync::Arc;
 
@@ -69,7 +70,7 @@ pub(crate) fn follow(
                         limits,
                     };
                     let (partition, address) = address(key);
-                    let message_id = format!("{}.{}", place.source, owned.definition);
+                    let message_id = message_id(place, &address);
                     let trace = event.trace();
                     entries.push(Following {
                         entry: messages::start(partition, &address, start, message_id, trace),
@@ -79,12 +80,11 @@ pub(crate) fn follow(
                 Ok(Decision::Continue(key)) => {
                     let entry = Entry::Event(EventEntry {
                         name: rule.subject.clone(),
-                        id: id.clone(),
+                        id: identity(&rule.subject, event, &id),
                         data: Arc::clone(&event.data),
                     });
                     let (partition, address) = address(key);
-                    let message_id =
-                        format!("{}.{}.{}", place.source, owned.definition, rule.subject);
+                    let message_id = format!("{}.{}", message_id(place, &address), rule.subject);
                     let entry = event_entry(partition, address, &entry, message_id);
                     entries.push(Following {
                         entry: entry.with_trace(event.trace()),
@@ -99,6 +99,22 @@ pub(crate) fn follow(
         reasons.push("no deployed definition listens to it".to_owned());
     }
     (entries, reasons)
+}
+
+/// What makes an entry that follows from an event the same one: one event may be for two sagas of a definition.
+fn message_id(place: Place<'_>, saga: &SagaAddress) -> String {
+    let key = token::encode(saga.key.as_str());
+    format!("{}.{}.{key}", place.source, saga.definition)
+}
+
+/// What makes an awaited event the same one for its saga. A CloudEvents id is only its source's own (CloudEvents
+/// 1.0, `id`), and one event that is awaited under two names comes under both. Subjects and sources have no
+/// spaces.
+fn identity(name: &str, event: &Event, id: &str) -> String {
+    match &event.source {
+        Some(source) => format!("{name} {source} {id}"),
+        None => format!("{name} {id}"),
+    }
 }
 
 /// Whether a definition listens to an event, as far as is known.
@@ -120,4 +136,100 @@ pub(crate) fn event_entry(
         kind: EntryKind::Event,
     };
     Outgoing::new(subject.to_string(), entry.encode()).with_message_id(message_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dirigent_contracts::header;
+    use serde_json::{Value, json};
+
+    fn rules(document: &str) -> [Owned; 1] {
+        let (parsed, _) = crate::compile("test.yaml", document).unwrap();
+        [Owned {
+            definition: "order".parse().unwrap(),
+            digest: parsed.digest.clone(),
+            wishes: Arc::new(Wishes::of(&parsed.definition).unwrap()),
+        }]
+    }
+
+    /// The message ids and the entries that follow from an event in the only partition.
+    fn followed(rules: &[Owned], subject: &str, body: &Value) -> Vec<(String, Entry)> {
+        let event = Event::parse(subject, &[], body.to_string().as_bytes()).unwrap();
+        let place = Place {
+            source: "SHOP/7",
+            at: 0,
+            sequence: 7,
+        };
+        let limits = SagaLimits::default();
+        let (following, reasons) = follow(rules, Feed::Triggers, &event, place, 1, limits);
+        assert!(reasons.is_empty(), "{reasons:?}");
+        let entries = following.into_iter().map(|it| {
+            let parsed = JournalSubject::parse(it.entry.subject()).unwrap();
+            let entry = Entry::decode(&parsed.kind, it.entry.body()).unwrap();
+            (
+                it.entry.header(header::MESSAGE_ID).unwrap().to_owned(),
+                entry,
+            )
+        });
+        entries.collect()
+    }
+
+    fn cloud_event(source: &str) -> Value {
+        json!({"specversion": "1.0", "id": "7", "type": "t", "source": source,
+            "data": {"a": "x y", "b": "z"}})
+    }
+
+    const TWO_AWAITS: &str = "
+Extensions: [saga/1]
+StartAt: One
+States:
+  One: { Type: Task, Resource: 'event:pay.ok.await', Key: '{% $event.data.a %}', Next: Two }
+  Two: { Type: Task, Resource: 'event:pay.*.await', Key: '{% $event.data.a %}', Next: Three }
+  Three: { Type: Task, Resource: 'event:pay.ok.await', Key: '{% $event.data.b %}', End: true }
+";
+
+    #[test]
+    fn one_event_starts_two_sagas_of_a_definition() {
+        let rules = rules(
+            "
+Extensions: [saga/1]
+StartAt: P
+Triggers:
+  - { Event: pay.ok, Key: '{% $event.data.a %}' }
+  - { Event: pay.ok, Key: '{% $event.data.b %}' }
+States: { P: { Type: Pass, End: true } }
+",
+        );
+        let started = followed(&rules, "pay.ok", &cloud_event("/till"));
+        let ids: Vec<_> = started.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(ids, ["SHOP/7.order.x=20y", "SHOP/7.order.z"]);
+        let Entry::Start(start) = &started[0].1 else {
+            panic!("{started:?}");
+        };
+        assert_eq!(start.trigger.as_ref().unwrap().id, "7");
+    }
+
+    #[test]
+    fn an_event_is_the_same_by_name_source_and_id() {
+        let rules = rules(TWO_AWAITS);
+        let of = |body: &Value| {
+            let entries = followed(&rules, "pay.ok", body).into_iter();
+            entries
+                .map(|(message, entry)| match entry {
+                    Entry::Event(event) => (message, event.id),
+                    other => panic!("{other:?}"),
+                })
+                .collect::<Vec<_>>()
+        };
+        let expected = [
+            ("SHOP/7.order.x=20y.pay.ok", "pay.ok /till 7"),
+            ("SHOP/7.order.x=20y.pay.*", "pay.* /till 7"),
+            ("SHOP/7.order.z.pay.ok", "pay.ok /till 7"),
+        ];
+        let expected = expected.map(|(message, id)| (message.to_owned(), id.to_owned()));
+        assert_eq!(of(&cloud_event("/till")), expected);
+        assert_eq!(of(&cloud_event("/web"))[0].1, "pay.ok /web 7");
+        assert_eq!(of(&json!({"a": "x", "b": "z"}))[0].1, "pay.ok SHOP/7");
+    }
 }

@@ -1,12 +1,22 @@
 //! Sagas that a build cannot fold: they wait for a person, and nobody waits for them.
 
-use dirigent_contracts::{api::RetryRequest, error_name, journal::Entry, outcome::SagaStatus};
+use dirigent_contracts::{
+    api::RetryRequest,
+    error_name, header,
+    journal::{Entry, Start},
+    limits::SagaLimits,
+    outcome::SagaStatus,
+};
 use dirigent_coordinator::{Coordinator, Settings, telemetry::Telemetry};
 use dirigent_tests::{
     crew::Crew,
     stage::{Stage, address, settings},
 };
 use serde_json::json;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 const ORDER: &str = "
 Extensions: [saga/1]
@@ -29,6 +39,59 @@ fn mistaken() -> Settings {
         ),
         ..settings("mistaken")
     }
+}
+
+#[tokio::test]
+async fn a_missing_version_is_waited_for_once_and_found_when_it_comes() -> anyhow::Result<()> {
+    let one = Settings {
+        partitions: Some(1),
+        ..settings("one")
+    };
+    let stage = Stage::start_with(one).await?;
+    stage.deploy("other", ORDER).await?;
+    // The digest is the document's, the same under each name; what was run once would be in memory.
+    let document = format!("Comment: missing{ORDER}");
+    let digest = stage.deploy("never-run", &document).await?.digest;
+    let start = Entry::Start(Start {
+        digest,
+        input: Arc::default(),
+        trigger: None,
+        parent: None,
+        part: None,
+        limits: SagaLimits::default(),
+    });
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+    let context = async_nats::jetstream::new(stage.client.clone());
+    for n in 0..10 {
+        let subject = format!("dirigent.journal.0.order.k-{n}.start");
+        let stored = context.publish_with_headers(subject, headers.clone(), start.encode().into());
+        stored.await?.await?;
+    }
+    let _crew = Crew::new(stage.client.clone())
+        .echoes(&["reserve", "release", "charge"])
+        .start()?;
+    let began = Instant::now();
+    stage.run("other", "k", json!({})).await?;
+    let took = began.elapsed();
+    assert!(
+        took.as_secs() < 20,
+        "the partition stood still for {took:?}"
+    );
+    stage.stands("order", "k-9", SagaStatus::Stuck).await?;
+    // Behind its snapshot it is not folded again with what is found now.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // What is there again is found at once.
+    stage.deploy("order", &document).await?;
+    let retry = RetryRequest {
+        saga: address("order", "k-9")?,
+        skip: false,
+        reason: String::new(),
+    };
+    stage.request(&retry).await?;
+    let saga = stage.ended("order", "k-9").await?;
+    assert_eq!(saga.status, SagaStatus::Succeeded);
+    Ok(())
 }
 
 #[tokio::test]

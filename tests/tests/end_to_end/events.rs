@@ -4,7 +4,10 @@ use async_nats::{HeaderMap, jetstream};
 use dirigent_contracts::api::{DeadLettersAnswer, DeadLettersRequest, ReplayRequest};
 use dirigent_tests::stage::{PATIENCE, Stage};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 const BIG_ORDERS: &str = "
 Extensions: [saga/1]
@@ -75,6 +78,139 @@ async fn cloudevents_are_understood_in_both_modes_and_filtered() -> anyhow::Resu
     stage.ended("big-orders", "o-5").await?;
     assert!(stage.describe("big-orders", "o-3").await.is_err());
     letters(&stage, 0).await?;
+    Ok(())
+}
+
+/// A definition that is triggered by a subject; the event's `order` is the key.
+fn triggered_by(subject: &str) -> String {
+    format!(
+        "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+Triggers:
+  - {{ Event: '{subject}', Key: '{{% $event.data.order %}}' }}
+StartAt: Look
+States:
+  Look: {{ Type: Pass, End: true }}
+"
+    )
+}
+
+#[tokio::test]
+async fn a_router_whose_consumer_was_deleted_makes_another() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    stage.deploy("orders", &triggered_by("shop.orders")).await?;
+    publish(&stage, &[], r#"{"order":"o-1"}"#).await?;
+    stage.ended("orders", "o-1").await?;
+    let context = jetstream::new(stage.client.clone());
+    let stream = context.get_stream("DIRIGENT_INBOX").await?;
+    stream.delete_consumer("dirigent-router").await?;
+    let until = Instant::now() + PATIENCE;
+    while stream.consumer_info("dirigent-router").await.is_err() {
+        anyhow::ensure!(Instant::now() < until, "nobody made the consumer anew");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    publish(&stage, &[], r#"{"order":"o-2"}"#).await?;
+    stage.ended("orders", "o-2").await?;
+    // And the whole stream, with all that is in it.
+    context.delete_stream("DIRIGENT_INBOX").await?;
+    while context.get_stream("DIRIGENT_INBOX").await.is_err() {
+        anyhow::ensure!(Instant::now() < until, "nobody made the stream anew");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let stream = context.get_stream("DIRIGENT_INBOX").await?;
+    while stream.consumer_info("dirigent-router").await.is_err() {
+        anyhow::ensure!(Instant::now() < until, "nobody made the consumer anew");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    publish(&stage, &[], r#"{"order":"o-3"}"#).await?;
+    stage.ended("orders", "o-3").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subject_is_kept_whole_or_refused() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    let context = jetstream::new(stage.client.clone());
+    let config = jetstream::stream::Config {
+        name: "EU".to_owned(),
+        subjects: vec!["orders.eu.>".to_owned()],
+        ..Default::default()
+    };
+    context.create_stream(config).await?;
+    let refused = stage.deploy("orders", &triggered_by("orders.>")).await;
+    let said = refused.unwrap_err().to_string();
+    assert!(
+        said.contains("EU") && said.contains("orders.eu.>"),
+        "{said}"
+    );
+    stage.deploy("orders", &triggered_by("orders.eu.*")).await?;
+    // Ours grows with what is listened to.
+    stage.deploy("one", &triggered_by("shop.one")).await?;
+    stage.deploy("all", &triggered_by("shop.*")).await?;
+    publish(&stage, &[], r#"{"order":"o-1"}"#).await?;
+    stage.ended("all", "o-1").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_hears_what_comes_when_it_is_deployed() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    // So many states that reading the rules takes longer than publishing an event.
+    let mut document = triggered_by("shop.orders").replace("End: true", "Next: S0");
+    for n in 0..500 {
+        let next = n + 1;
+        writeln!(
+            document,
+            "  S{n}: {{ Type: Pass, Output: '{{% $states.input %}}', Next: S{next} }}"
+        )?;
+    }
+    writeln!(document, "  S500: {{ Type: Pass, End: true }}")?;
+    // Each of them listens to all events: those before route what comes too early by their rules.
+    for n in 0..5 {
+        let name = format!("orders-{n}");
+        stage
+            .deploy(&name, &format!("{document}Comment: '{n}'\n"))
+            .await?;
+        let order = format!("o-{n}");
+        let body = json!({ "order": order }).to_string();
+        publish(&stage, &[], &body).await?;
+        stage.ended(&name, &order).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_does_not_fit_into_a_letter_is_kept_without_its_body() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    let document = "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+Triggers:
+  - { Event: shop.orders, Key: '{% $event.data.order %}', Filter: '{% $event.data.text %}' }
+StartAt: Look
+States:
+  Look: { Type: Pass, End: true }
+";
+    stage.deploy("orders", document).await?;
+    // As large as a message may be, so that there is no room for a letter's headers.
+    let largest = stage.client.max_payload();
+    publish(&stage, &[], &" ".repeat(largest)).await?;
+    let kept = letters(&stage, 1).await?.letters;
+    assert!(kept[0].reason.contains("DIRIGENT_INBOX/1"), "{kept:#?}");
+    assert_eq!(kept[0].body, "");
+    let number = kept[0].number;
+    let refused = stage.request(&ReplayRequest { number }).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("without its body"),
+        "{refused}"
+    );
+    // Its reason quotes what the filter gives, more than headers may have.
+    let text = json!({"order": "o-1", "text": "x".repeat(100_000)}).to_string();
+    publish(&stage, &[], &text).await?;
+    let kept = letters(&stage, 2).await?.letters;
+    assert!(kept[0].reason.contains("not true or false") || kept[0].reason.ends_with('…'));
+    assert!(kept[0].reason.len() < 2_000 && !kept[0].body.is_empty());
     Ok(())
 }
 

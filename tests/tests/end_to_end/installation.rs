@@ -48,12 +48,14 @@ async fn what_is_over_is_kept_as_long_as_asked_and_what_is_to_be_done_for_ever()
     let mut stage = Stage::start_with(three_days.clone()).await?;
     let journal = subject::journal_stream(PartitionId(1));
     let payloads = format!("OBJ_{}", subject::PAYLOADS_BUCKET);
+    let inbox = format!("KV_{}", subject::INBOX_BUCKET);
     for (stream, kept) in [
         (journal.as_str(), 72 * HOUR),
         (subject::EVENTS_STREAM, 72 * HOUR),
         (subject::COMMANDS_STREAM, Duration::ZERO),
         (subject::DEAD_LETTERS_STREAM, Duration::ZERO),
         (payloads.as_str(), 144 * HOUR),
+        (inbox.as_str(), 72 * HOUR),
     ] {
         assert_eq!(config(&stage, stream).await?.max_age, kept, "{stream}");
     }

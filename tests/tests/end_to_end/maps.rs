@@ -4,9 +4,10 @@ use crate::node::Node;
 use anyhow::{Context, ensure};
 use async_nats::jetstream::{self, object_store};
 use dirigent_contracts::{id::PartitionId, outcome::SagaStatus, subject};
+use dirigent_coordinator::{Coordinator, telemetry::Telemetry};
 use dirigent_tests::{
     crew::Crew,
-    stage::{PATIENCE, Stage},
+    stage::{PATIENCE, Stage, settings},
 };
 use dirigent_worker::TaskError;
 use serde_json::{Value, json};
@@ -156,6 +157,63 @@ async fn a_map_outlives_its_coordinators_and_no_item_runs_twice() -> anyhow::Res
     let booked = crew.calls.of("book");
     let effects: BTreeSet<_> = booked.iter().map(|call| &call.effect).collect();
     assert_eq!((booked.len(), effects.len()), (ROWS, ROWS));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_listing_goes_on_behind_its_last_name_with_another_coordinator() -> anyhow::Result<()> {
+    const LISTING: &str = "
+Extensions: [saga/1]
+QueryLanguage: JSONata
+StartAt: Each
+States:
+  Each:
+    Type: Map
+    ItemReader: { Resource: 'arn:aws:states:::s3:listObjectsV2', Arguments: { Bucket: import } }
+    ItemSelector: '{% $states.context.Map.Item.Value.Key %}'
+    MaxConcurrency: 10
+    ItemProcessor:
+      ProcessorConfig: { Mode: DISTRIBUTED, ExecutionType: STANDARD }
+      StartAt: Book
+      States: { Book: { Type: Task, Resource: 'task:book', End: true } }
+    End: true
+";
+    let mut stage = Stage::start().await?;
+    stage.deploy("listing", LISTING).await?;
+    let store = bucket(&stage).await?;
+    let names: Vec<String> = (0..600).map(|n| format!("k-{n:03}")).collect();
+    for name in &names {
+        store.put(name.as_str(), &mut &b"x"[..]).await?;
+    }
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let crew = Crew::new(stage.client.clone())
+        .idempotent()
+        .does("book", move |call| {
+            let mut gate = gate.clone();
+            async move {
+                let opened = gate.wait_for(|is_open| *is_open).await;
+                drop(opened.map_err(|error| TaskError::new("Gate", error.to_string()))?);
+                Ok(call.input)
+            }
+        })
+        .start()?;
+    stage.begin("listing", "l-1", json!({})).await?;
+    stage
+        .until("listing", "l-1", |_| crew.calls.all().len() >= 10)
+        .await?;
+    stage.coordinator.take().context("it runs")?.stop().await;
+    // Counting would tell two names a second time.
+    for name in ["a-1", "a-2"] {
+        store.put(name, &mut &b"x"[..]).await?;
+    }
+    let client = stage.nats.connect().await?;
+    let again = Coordinator::start(client, settings("again"), Telemetry::default()).await?;
+    stage.coordinator = Some(again);
+    open.send(true)?;
+    let saga = stage.ended("listing", "l-1").await?;
+    ensure!(saga.status == SagaStatus::Succeeded, "{saga:?}");
+    let output = saga.output.unwrap_or_default();
+    assert_eq!(output, json!(names));
     Ok(())
 }
 

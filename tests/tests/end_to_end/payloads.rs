@@ -1,14 +1,19 @@
 //! Bodies that are too large for a message: they stand in the object store, and nobody notices.
 
 use async_nats::jetstream::{self, stream::Stream};
-use dirigent_contracts::{header, outcome::SagaStatus};
+use dirigent_contracts::{
+    api::{DeadLettersRequest, ReplayRequest},
+    header,
+    outcome::SagaStatus,
+};
 use dirigent_coordinator::{Coordinator, telemetry::Telemetry};
 use dirigent_payloads::{PayloadError, PayloadName, Payloads};
 use dirigent_tests::{
     crew::Crew,
-    stage::{Stage, settings},
+    stage::{PATIENCE, Stage, settings},
 };
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 const GROW: &str = "
 Extensions: [saga/1]
@@ -142,6 +147,78 @@ async fn a_body_is_what_was_put_or_is_said_to_be_missing() -> anyhow::Result<()>
     let error = payloads.get(other, 1).await.unwrap_err();
     assert!(matches!(error, PayloadError::Missing(name) if name == other));
     assert!(!error.is_passing());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_is_behind_does_not_make_a_body_missing() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    let context = jetstream::new(stage.client.clone());
+    let payloads = Payloads::new(context.clone());
+    let body = noise(100_000).to_string().into_bytes();
+    let name = payloads.put(&body).await?;
+    // A mirror that answers for the bucket, and has nothing of it: a replica far behind.
+    let source = jetstream::stream::Source {
+        name: "OBJ_dirigent-payloads".to_owned(),
+        filter_subject: Some("$O.dirigent-payloads.none".to_owned()),
+        ..Default::default()
+    };
+    let config = jetstream::stream::Config {
+        name: "BEHIND".to_owned(),
+        mirror: Some(source),
+        mirror_direct: true,
+        allow_direct: true,
+        ..Default::default()
+    };
+    context.create_stream(config).await?;
+    let (mut whole, mut behind) = (0, 0);
+    let until = Instant::now() + PATIENCE;
+    while whole < 5 || behind < 5 {
+        match payloads.get(name, body.len()).await {
+            Ok(found) => whole += usize::from(found == body),
+            Err(error) => {
+                assert!(error.is_passing(), "{error}");
+                behind += 1;
+            }
+        }
+        anyhow::ensure!(Instant::now() < until, "{whole} whole, {behind} behind");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_whose_body_was_missing_is_published_again_with_it() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    let context = jetstream::new(stage.client.clone());
+    let _crew = Crew::new(stage.client.clone()).echoes(&["work"]).start()?;
+    let body = noise(100_000).to_string().into_bytes();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert(header::PAYLOAD, PayloadName::of(&body).to_string());
+    let stored = context
+        .publish_with_headers("dirigent.command.work.x", headers, bytes::Bytes::new())
+        .await?;
+    stored.await?;
+    let reason = async |number: u64| {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let answer = stage.request(&DeadLettersRequest::default()).await?;
+            if let Some(letter) = answer.letters.iter().find(|it| it.number == number) {
+                return anyhow::Ok(letter.reason.clone());
+            }
+            anyhow::ensure!(Instant::now() < until, "the dead letters are {answer:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let first = reason(1).await?;
+    assert!(first.contains("is not in the bucket"), "{first}");
+    Payloads::new(context).put(&body).await?;
+    stage.request(&ReplayRequest { number: 1 }).await?;
+    // It is no command, but it is read.
+    let second = reason(2).await?;
+    assert!(!second.contains("is not in the bucket"), "{second}");
+    let letters = stream(&stage, "DIRIGENT_DEAD_LETTERS").await?;
+    let letter = letters.get_raw_message(2).await?;
+    assert!(letter.headers.get(header::PAYLOAD).is_some(), "{second}");
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 //! The worker SDK, on a real broker.
 
-use dirigent_contracts::outcome::SagaStatus;
+use async_nats::jetstream;
+use dirigent_contracts::{id::PartitionId, outcome::SagaStatus, subject};
+use dirigent_coordinator::Settings;
 use dirigent_tests::{
     crew::Crew,
-    stage::{PATIENCE, Stage},
+    stage::{PATIENCE, Stage, settings},
 };
 use dirigent_worker::{TaskContext, TaskError, Worker};
 use serde::Deserialize;
@@ -80,6 +82,81 @@ async fn a_stopping_worker_finishes_what_it_has_begun_and_takes_nothing_new() ->
     stage.begin("one", "new", json!({})).await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(calls.all().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_stays_with_its_worker_until_the_reply_is_stored() -> anyhow::Result<()> {
+    let stage = Stage::start_with(Settings {
+        ack_wait: Duration::from_secs(1),
+        max_deliveries: 2,
+        ..settings("test")
+    })
+    .await?;
+    let document =
+        "{StartAt: Work, States: {Work: {Type: Task, Resource: 'task:work', End: true}}}";
+    stage.deploy("one", document).await?;
+    let jetstream = async_nats::jetstream::new(stage.client.clone());
+    let journals = jetstream.clone();
+    // The journals are full when the handler has ended, and stay so for several times `ack_wait`.
+    let crew = Crew::new(stage.client.clone()).does("work", move |call| {
+        let journals = journals.clone();
+        async move {
+            limit_journals(&journals, 1)
+                .await
+                .map_err(|error| TaskError::new("Broker", error.to_string()))?;
+            Ok(call.input)
+        }
+    });
+    let crew = crew.start()?;
+    stage.begin("one", "k", json!({})).await?;
+    stage
+        .until("one", "k", |_| !crew.calls.all().is_empty())
+        .await?;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    limit_journals(&jetstream, -1).await?;
+    let saga = stage.ended("one", "k").await?;
+    assert_eq!(saga.status, SagaStatus::Succeeded);
+    assert_eq!(crew.calls.all().len(), 1);
+    Ok(())
+}
+
+/// Lets the journals have no more bytes than so many; -1: any number.
+async fn limit_journals(jetstream: &jetstream::Context, bytes: i64) -> anyhow::Result<()> {
+    for partition in 0..2 {
+        let stream = subject::journal_stream(PartitionId(partition));
+        let mut config = jetstream
+            .get_stream(stream)
+            .await?
+            .cached_info()
+            .config
+            .clone();
+        config.max_bytes = bytes;
+        jetstream.update_stream(config).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_that_is_too_large_for_a_letter_takes_no_place() -> anyhow::Result<()> {
+    let stage = Stage::start().await?;
+    stage.deploy("one", ONE_STEP).await?;
+    let worker = Worker::builder(stage.client.clone())
+        .concurrency(1)
+        .task("work", |_: TaskContext, input: Value| async move {
+            Ok::<_, TaskError>(input)
+        })
+        .build()?;
+    let working = tokio::spawn(worker.run(CancellationToken::new()));
+    let garbage = vec![b'x'; stage.client.max_payload()];
+    jetstream::new(stage.client.clone())
+        .publish("dirigent.command.work.x", garbage.into())
+        .await?
+        .await?;
+    let saga = stage.run("one", "k", json!({})).await?;
+    assert_eq!(saga.status, SagaStatus::Succeeded);
+    assert_eq!(stage.messages("DIRIGENT_DEAD_LETTERS").await?, 1);
+    working.abort();
     Ok(())
 }
 
