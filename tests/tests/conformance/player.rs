@@ -130,6 +130,7 @@ impl<'a> Player<'a> {
             match effect {
                 Effect::Command { command, .. } => self.work(&command),
                 Effect::Ended { outcome, .. } => self.played.outcome = Some(outcome),
+                Effect::Withdraw { .. } => {}
                 other => self.played.strays.push(format!("{other:?}")),
             }
         }
