@@ -7,7 +7,8 @@
 //!
 //! Of a saga that is over the snapshot is removed, and what is folded again after that finds no saga to fold it
 //! into. But a start would find none either, and the events that had come before it would be gone with the
-//! snapshot that held them. So the end of a saga whose start no snapshot holds is saved before it is removed.
+//! snapshot that held them. So the end of a saga whose start lies behind the checkpoint is saved, and removed when the
+//! checkpoint has passed it.
 
 use super::snapshot::{self, Outline};
 use crate::engine::Saga;
@@ -55,9 +56,7 @@ struct Live {
     held: Held,
     /// Whether there is a snapshot of it.
     has_snapshot: bool,
-    /// The last entry in it, if this owner wrote it.
-    saved: JournalSeq,
-    /// The entry that started it, if this owner folded that; 0 if another did.
+    /// The entry that started it, or a later one.
     started: Option<JournalSeq>,
     /// The first entry that no snapshot holds, and when it was folded, since the owner began.
     unsaved: Option<(JournalSeq, Duration)>,
@@ -72,8 +71,8 @@ struct Live {
 
 impl Live {
     /// Whether to remove its snapshot would lose what came before its start, though the start may be folded again.
-    fn loses_what_came_before(&self) -> bool {
-        self.has_snapshot && self.started.is_some_and(|seq| seq > self.saved)
+    fn loses_what_came_before(&self, checkpoint: JournalSeq) -> bool {
+        self.has_snapshot && self.started.is_some_and(|seq| seq > checkpoint)
     }
 }
 
@@ -127,11 +126,16 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Takes in a snapshot, and lets it rest.
+    /// Takes in a snapshot, and lets it rest. Nothing behind `end` is in it.
     ///
     /// # Errors
     /// Why it cannot be read, for an operator.
-    pub(super) fn load(&mut self, address: SagaAddress, body: Bytes) -> Result<(), String> {
+    pub(super) fn load(
+        &mut self,
+        address: SagaAddress,
+        body: Bytes,
+        end: JournalSeq,
+    ) -> Result<(), String> {
         let outline = Outline::read(&body)?;
         let deadline = outline.deadline;
         if deadline < Timestamp::NEVER {
@@ -154,8 +158,7 @@ impl Table {
         let live = Live {
             held,
             has_snapshot: true,
-            saved: JournalSeq(0),
-            started: outline.status.map(|_| JournalSeq(0)),
+            started: outline.status.map(|_| end),
             unsaved: None,
             owed: 0,
             saving: Saving::Nothing,
@@ -250,7 +253,6 @@ impl Table {
         let live = self.sagas.entry(address.clone()).or_insert_with(|| Live {
             held: Held::Nothing,
             has_snapshot: false,
-            saved: JournalSeq(0),
             started: None,
             unsaved: None,
             owed: 0,
@@ -342,7 +344,7 @@ impl Table {
                 continue;
             }
             let save = match &live.held {
-                Held::Whole(saga) if !is_over || live.loses_what_came_before() => {
+                Held::Whole(saga) if !is_over || live.loses_what_came_before(checkpoint) => {
                     let body = snapshot::encode(saga);
                     live.saving = Saving::Put(body.clone());
                     if body.len() > limit::INLINE_SNAPSHOT_BYTES || live.renewal.is_some() {
@@ -420,7 +422,6 @@ impl Table {
             return;
         };
         live.has_snapshot = true;
-        live.saved = applied;
         let saving = std::mem::replace(&mut live.saving, Saving::Nothing);
         if let Some((seq, since)) = live.unsaved.take() {
             self.unsaved.remove(&(seq, address.clone()));
@@ -549,7 +550,9 @@ mod tests {
     fn a_large_snapshot_is_written_again_after_a_takeover_and_from_time_to_time() {
         let (address, body) = snapshot_of(1_000_000);
         let mut table = Table::default();
-        table.load(address.clone(), body.clone()).unwrap();
+        table
+            .load(address.clone(), body.clone(), JournalSeq(7))
+            .unwrap();
         let age = Duration::from_secs(1);
         for (now, is_due) in [
             (Duration::ZERO, true),
@@ -585,7 +588,7 @@ mod tests {
     fn a_saga_rests_on_when_nothing_has_come_of_what_came() {
         let (address, body) = snapshot_of(1_000_000);
         let mut table = Table::default();
-        table.load(address.clone(), body).unwrap();
+        table.load(address.clone(), body, JournalSeq(7)).unwrap();
         let age = Duration::from_secs(1);
         assert_eq!(
             table
@@ -605,7 +608,7 @@ mod tests {
     fn a_snapshot_that_is_kept_for_ever_is_not_written_again() {
         let (address, body) = snapshot_of(1_000);
         let mut table = Table::default();
-        table.load(address, body).unwrap();
+        table.load(address, body, JournalSeq(7)).unwrap();
         let due = table.due_for_saving(Duration::from_secs(1), RENEWAL * 9, JournalSeq(7));
         assert!(due.is_empty());
     }

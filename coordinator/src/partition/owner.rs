@@ -164,7 +164,7 @@ impl Owner {
     /// Why it cannot be read, for an operator.
     pub(crate) fn load(&mut self, key: &str, body: Bytes) -> Result<(), String> {
         let (_, address) = subject::parse_snapshot_key(key).map_err(|error| error.to_string())?;
-        self.table.load(address, body)
+        self.table.load(address, body, self.end)
     }
 
     /// What is to be done, in this order.
