@@ -41,7 +41,7 @@ impl Exit {
         match self {
             Self::Done => "done; of `run`: the saga succeeded",
             Self::No => {
-                "the saga failed or was undone, `check` or `doctor` found a problem, or a service ended by itself"
+                "the saga failed or was undone, `check` or `doctor` found a problem, an answer did not fit a message, or a service ended by itself"
             }
             Self::Usage => "the command line, or a file that it names, is not right",
             Self::Unreachable => {

@@ -3,6 +3,7 @@
 
 use super::{messages, owner::Refused, processor::Tools};
 use crate::{broker::publisher::Published, engine::Effect};
+use async_nats::jetstream::stream::DirectGetErrorKind;
 use dirigent_contracts::{envelope, journal::Start, subject};
 use std::{error::Error, sync::Arc, time::Duration};
 use tracing::Instrument as _;
@@ -49,15 +50,22 @@ pub(super) async fn withdraw(tools: &Tools, effect: Option<&Effect>) {
     let withdrawn = async {
         let stream = subject::COMMANDS_STREAM;
         let commands = tools.context.get_stream_no_info(stream).await?;
-        let purged = commands.purge().filter(&subject).await?;
-        Ok::<_, Box<dyn Error + Send + Sync>>(purged.purged)
+        let stored = match commands.direct_get_last_for_subject(&subject).await {
+            // A worker has done with it, say.
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(false),
+            stored => stored?,
+        };
+        // A purge by subject would do in one request, but makes the broker forget for a while what it was
+        // about to deliver again to other workers of the task.
+        let is_deleted = commands.delete_message(stored.sequence).await?;
+        Ok::<_, Box<dyn Error + Send + Sync>>(is_deleted)
     };
     match withdrawn.await {
-        Ok(0) => {}
-        Ok(_) => {
+        Ok(true) => {
             let queue = tools.admission.queue(&subject::command_consumer(task));
             queue.answered();
         }
+        Ok(false) => {}
         Err(error) => {
             tracing::debug!(subject, %error, "a command that nobody waits for stays where it is");
         }
