@@ -32,7 +32,8 @@ fn run_all(fault: Fault) {
         return;
     };
     // A date in the past, as the recordings had: what they wait for has the same distance every day.
-    let began = Timestamp::from_millis(1_700_000_000_000);
+    // Some inputs name the moment of the recording: then no saga is older than it may be.
+    let began = Timestamp::from_millis(1_795_000_000_000);
     let mut report = Report::new(fault);
     for case in &cases {
         let differences: Vec<Difference> = case
