@@ -5,12 +5,11 @@
 use dirigent_coordinator::{Coordinator, telemetry::Telemetry};
 use dirigent_tests::{
     nats::NatsServer,
+    python::{self, APPRAISE, python},
     stage::{PATIENCE, settings},
 };
 use std::{
-    env,
-    path::Path,
-    process::{Child, Command, Output},
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
@@ -38,24 +37,6 @@ authorization { users = [
     subscribe: ["_INBOX.>"] } }
 ] }
 "#;
-
-const APPRAISE: &str = "
-Extensions: [saga/1]
-QueryLanguage: JSONata
-StartAt: Appraise
-States:
-  Appraise: { Type: Task, Resource: 'task:appraise', End: true }
-";
-
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // If it cannot be killed it is gone already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn url(nats: &NatsServer, user: &str) -> String {
     format!("nats://{user}@127.0.0.1:{}", nats.port())
@@ -95,12 +76,9 @@ async fn each_kind_of_user_can_do_its_work_with_what_the_protocol_grants() {
     let input = format!("{{\"item\": \"{}\"}}", "x".repeat(100_000));
     std::fs::write(nats.directory().join("large.json"), input).unwrap();
     let mut worker = None;
-    if let Some(python) = env::var_os("DIRIGENT_PYTHON") {
-        let script =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/examples/python/worker.py");
-        let mut command = Command::new(python);
-        command.arg(script).arg(url(&nats, "worker:pass"));
-        worker = Some(Process(command.spawn().unwrap()));
+    if let Some(python) = python() {
+        let url = url(&nats, "worker:pass");
+        worker = Some(python::worker(python, &url).unwrap());
         for (line, words) in [
             ("run appraise --input {\"item\":\"violin\"}", "900"),
             ("run appraise --input @large.json", "UnknownItem"),

@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod nats;
 pub mod network;
 pub mod process;
+pub mod python;
 pub mod request;
 pub mod sandbox;
 pub mod stage;

@@ -33,10 +33,7 @@ impl Api {
         limits::check_text("the event's name", &event, limit::EVENT_NAME_BYTES)?;
         let id_text = id.as_deref().unwrap_or_default();
         limits::check_text("the event's id", id_text, limit::EVENT_ID_BYTES)?;
-        if self.definitions.latest(&saga.definition).await.is_none() {
-            let message = format!("there is no definition named '{}'", saga.definition);
-            return Err(Refusal::new(ErrorCode::NotFound, message));
-        }
+        self.version(&saga.definition, None).await?;
         // One that has not started keeps the event until it has.
         if let Ok(state) = self.state(&saga).await
             && let Some(run) = state.run().filter(|run| run.status().is_terminal())

@@ -302,6 +302,14 @@ fn check_retention(found: &[Config], asked: Option<Duration>) -> Result<(), Brok
     }
 }
 
+/// How long a stream keeps its messages: [`Duration::MAX`] is for ever, which the broker calls zero.
+fn kept_for(stream: &Config) -> Duration {
+    match stream.max_age {
+        Duration::ZERO => Duration::MAX,
+        age => age,
+    }
+}
+
 fn is_journal(stream: &Config) -> bool {
     let filter = "dirigent.journal.";
     stream.subjects.iter().any(|it| it.starts_with(filter))
@@ -351,12 +359,8 @@ async fn payloads(
     settings: &Settings,
     streams: &[Config],
 ) -> Result<(), BrokerError> {
-    let kept = streams.iter().filter(|it| is_journal(it));
-    let is_kept_for_ever = kept.clone().any(|journal| journal.max_age.is_zero());
-    let longest = kept.map(|journal| journal.max_age).max();
-    let needed = longest
-        .filter(|_| !is_kept_for_ever)
-        .unwrap_or(Duration::ZERO);
+    let journals = streams.iter().filter(|stream| is_journal(stream));
+    let needed = journals.map(kept_for).max().unwrap_or_default();
     let name = subject::PAYLOADS_BUCKET;
     let found = context.get_stream(format!("OBJ_{name}")).await;
     if let Ok(found) = found {
@@ -366,11 +370,10 @@ async fn payloads(
             subjects: found.subjects.clone(),
             ..Config::default()
         };
-        if !found.max_age.is_zero() && (needed.is_zero() || found.max_age < needed) {
-            let journals = if needed.is_zero() {
-                "for ever".to_owned()
-            } else {
-                format!("for {needed:?}")
+        if kept_for(found) < needed {
+            let journals = match needed {
+                Duration::MAX => "for ever".to_owned(),
+                needed => format!("for {needed:?}"),
             };
             return Err(BrokerError::Unfit {
                 stream: found.name.clone(),
@@ -387,7 +390,7 @@ async fn payloads(
     let config = object_store::Config {
         bucket: name.to_owned(),
         description: Some("Bodies that are too large for a message".to_owned()),
-        max_age: needed * 2,
+        max_age: needed.checked_mul(2).unwrap_or(Duration::ZERO),
         storage: StorageType::File,
         num_replicas: settings.replicas,
         ..object_store::Config::default()

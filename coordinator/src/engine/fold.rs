@@ -435,7 +435,7 @@ impl Turn<'_> {
                 }
                 self.cancel(reason);
             }
-            Control::Release => match self.held() {
+            Control::Release => match self.run.held() {
                 Some(output) => self.end_released(output),
                 None => self.effects.ignored = Some(Ignored::NotApplicable),
             },

@@ -401,19 +401,23 @@ impl Run {
             .or_else(|| self.ending.as_ref().map(|ending| &ending.failure))
     }
 
+    /// The output of an item that is held.
+    pub(super) fn held(&self) -> Option<Arc<Value>> {
+        match &self.scopes.get(&0)?.activity {
+            Activity::Held(output) => Some(Arc::clone(output)),
+            _ => None,
+        }
+    }
+
     /// Why it cannot be canceled, if it cannot. One that is being canceled may be asked to again.
     #[must_use]
     pub fn refuses_to_cancel(&self) -> Option<&'static str> {
-        let is_held = self
-            .scopes
-            .get(&0)
-            .is_some_and(|scope| matches!(scope.activity, Activity::Held(_)));
         let is_failing = self.ending.as_ref().is_some_and(|it| !it.is_canceled);
         if is_failing {
             Some("it is being undone already")
         } else if self.is_past_pivot {
             Some("it is past its pivot, and only goes forward")
-        } else if is_held {
+        } else if self.held().is_some() {
             Some("it has succeeded, and waits for the Map that it is an item of")
         } else {
             None

@@ -564,14 +564,6 @@ impl<'a> Turn<'a> {
         self.set_activity(0, Activity::Held(output));
     }
 
-    /// The output of an item that is held.
-    pub(super) fn held(&self) -> Option<Arc<Value>> {
-        match &self.scope(0)?.activity {
-            Activity::Held(output) => Some(Arc::clone(output)),
-            _ => None,
-        }
-    }
-
     /// A held item will not be undone. Its parent knows how it ended.
     pub(super) fn end_released(&mut self, output: Arc<Value>) {
         self.close(succeeded(output));

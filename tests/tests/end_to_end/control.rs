@@ -25,6 +25,8 @@ States:
   Sleep: { Type: Wait, Seconds: 3600, End: true }
 ";
 
+const QUICK: &str = "{StartAt: P, States: {P: {Type: Pass, End: true}}}";
+
 fn refusal(error: &anyhow::Error) -> ErrorCode {
     match error.downcast_ref::<Refused>() {
         Some(refused) => refused.code,
@@ -134,12 +136,7 @@ async fn what_cannot_be_done_is_refused_with_a_reason() -> anyhow::Result<()> {
 async fn a_list_shows_the_living_and_the_ended() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
     stage.deploy("sleeper", SLEEPER).await?;
-    stage
-        .deploy(
-            "quick",
-            "{StartAt: P, States: {P: {Type: Pass, End: true}}}",
-        )
-        .await?;
+    stage.deploy("quick", QUICK).await?;
     let _crew = Crew::new(stage.client.clone())
         .echoes(&["reserve", "release"])
         .start()?;
@@ -180,12 +177,7 @@ async fn a_list_shows_the_living_and_the_ended() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_list_finds_sagas_however_many_others_have_ended_since() -> anyhow::Result<()> {
     let stage = Stage::start().await?;
-    stage
-        .deploy(
-            "quick",
-            "{StartAt: P, States: {P: {Type: Pass, End: true}}}",
-        )
-        .await?;
+    stage.deploy("quick", QUICK).await?;
     for n in 0..3 {
         stage.run("quick", &format!("q-{n}"), json!({})).await?;
     }
@@ -254,12 +246,7 @@ States:
 ";
     let stage = Stage::start().await?;
     stage.deploy("decided", DECIDED).await?;
-    stage
-        .deploy(
-            "quick",
-            "{StartAt: P, States: {P: {Type: Pass, End: true}}}",
-        )
-        .await?;
+    stage.deploy("quick", QUICK).await?;
     let _crew = Crew::new(stage.client.clone())
         .echoes(&["decide"])
         .start()?;

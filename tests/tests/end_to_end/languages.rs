@@ -2,52 +2,12 @@
 
 use dirigent_contracts::{api::DeadLettersRequest, outcome::SagaStatus, subject::COMMANDS_STREAM};
 use dirigent_coordinator::{Coordinator, telemetry::Telemetry};
-use dirigent_tests::stage::{PATIENCE, Stage, settings};
-use serde_json::json;
-use std::{
-    env,
-    ffi::OsString,
-    path::Path,
-    process::{Child, Command},
-    time::{Duration, Instant},
+use dirigent_tests::{
+    python::{APPRAISE, python, worker},
+    stage::{PATIENCE, Stage, settings},
 };
-
-const APPRAISE: &str = "
-Extensions: [saga/1]
-QueryLanguage: JSONata
-StartAt: Appraise
-States:
-  Appraise: { Type: Task, Resource: 'task:appraise', End: true }
-";
-
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // If it cannot be killed it is gone already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A Python that can run the worker; `None` if this machine has none.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn python() -> Option<OsString> {
-    let python = env::var_os("DIRIGENT_PYTHON");
-    if python.is_none() {
-        assert!(
-            env::var_os("DIRIGENT_TEST_REQUIRE_PYTHON").is_none(),
-            "DIRIGENT_PYTHON names no Python"
-        );
-        eprintln!("SKIPPED: DIRIGENT_PYTHON names no Python with nats-py and msgpack");
-    }
-    python
-}
-
-fn worker(python: OsString, url: &str) -> anyhow::Result<Process> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/examples/python/worker.py");
-    Ok(Process(Command::new(python).arg(script).arg(url).spawn()?))
-}
+use serde_json::json;
+use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn a_worker_in_python_does_its_steps() -> anyhow::Result<()> {
@@ -96,7 +56,7 @@ async fn the_worker_in_python_waits_for_a_coordinator_and_lays_aside_what_it_can
     let mut stage = Stage::start_without_coordinator().await?;
     let mut worker = worker(python, &stage.nats.url())?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(worker.0.try_wait()?.is_none(), "it did not wait");
+    assert!(!worker.has_ended()?, "it did not wait");
     let client = stage.nats.connect().await?;
     let coordinator = Coordinator::start(client, settings("test"), Telemetry::default()).await?;
     stage.coordinator = Some(coordinator);

@@ -371,15 +371,21 @@ const PIVOT: &str = "A: { Type: Task, Resource: 'task:a', Compensate: { Resource
     C: { Type: Task, Resource: 'task:c', Compensate: { Resource: 'task:uc' }, Next: D }, \
     D: { Type: Task, Resource: 'task:d', End: true }";
 
-#[test]
-fn a_saga_that_has_passed_its_pivot_is_never_compensated() {
-    let mut play = Play::started(&jsonata(PIVOT), json!(1));
+/// A saga of this document, whose last step has failed.
+fn failed_past_the_pivot(document: &str) -> Play {
+    let mut play = Play::started(document, json!(1));
     for task in ["a", "p", "c"] {
         let command = play.command(task);
         play.succeed(command, json!(null));
     }
     let d = play.command("d");
     play.fail(d, "No");
+    play
+}
+
+#[test]
+fn a_saga_that_has_passed_its_pivot_is_never_compensated() {
+    let mut play = failed_past_the_pivot(&jsonata(PIVOT));
     // What came behind the pivot is undone; what came before it stands.
     play.undo("uc");
     assert_eq!(play.undone(), ["C"]);
@@ -396,13 +402,7 @@ fn a_state_that_undoes_what_came_behind_the_pivot_ends_the_saga_as_failed() {
             "'task:d', End: true, Catch: [ { ErrorEquals: [States.ALL], Next: Back } ]"
         )
     ));
-    let mut play = Play::started(&document, json!(1));
-    for task in ["a", "p", "c"] {
-        let command = play.command(task);
-        play.succeed(command, json!(null));
-    }
-    let d = play.command("d");
-    play.fail(d, "No");
+    let mut play = failed_past_the_pivot(&document);
     play.undo("uc");
     assert_eq!(play.status(), SagaStatus::Failed);
     assert_eq!(play.error(), "Compensate");
